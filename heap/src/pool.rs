@@ -1,0 +1,237 @@
+//! Free pages that are still mapped: a bitmap in which one word is a run of 64 pages.
+//!
+//! `UFFDIO_MOVE` pays only in runs, so free pages are kept and handed out by runs: a taker claims a
+//! whole 64-bit word of the bitmap by one atomic exchange and owns up to 64 pages, most often all 64 and
+//! contiguous. Nothing here waits, allocates or can suffer from ABA, so a collector thread that is
+//! descheduled in the middle of giving pages back holds up nobody: that is why this is not a list
+//! behind a lock.
+//!
+//! A second bitmap remembers which free pages are known to be all zeroes.
+//!
+//! Invariants: a set bit means the page is mapped, belongs to nobody and is read by nobody; `zeroed`
+//! is meaningful only where `free` is set; the count is a hint (it may lag behind the bitmap).
+
+use crate::sys::map::MapError;
+use crate::table::Table;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Pages in a run: the bits of a word.
+pub const RUN: usize = 64;
+
+/// Free pages taken from a [`PagePool`]: up to 64 neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Number of the page that bit 0 of the masks stands for.
+    pub first: usize,
+    /// Which of the 64 pages were taken.
+    pub mask: u64,
+    /// Which of them are all zeroes.
+    pub zeroed: u64,
+}
+
+impl Taken {
+    /// The contiguous runs in it, as (page, count, all zeroes).
+    pub fn runs(self) -> impl Iterator<Item = (usize, usize, bool)> {
+        let mut rest = self.mask;
+        std::iter::from_fn(move || {
+            if rest == 0 {
+                return None;
+            }
+            let start = rest.trailing_zeros();
+            let zero = self.zeroed >> start & 1 != 0;
+            let same = if zero { rest & self.zeroed } else { rest & !self.zeroed };
+            let count = (!(same >> start)).trailing_zeros().min(64 - start);
+            let run = if count == 64 { u64::MAX } else { ((1 << count) - 1) << start };
+            rest &= !run;
+            Some((self.first + start as usize, count as usize, zero))
+        })
+    }
+}
+
+/// The free pages of one range.
+pub struct PagePool {
+    free: Table<AtomicU64>,
+    zeroed: Table<AtomicU64>,
+    count: AtomicUsize,
+    cursor: AtomicUsize,
+}
+
+impl PagePool {
+    /// A pool for a range of `pages` pages, empty.
+    pub fn new(pages: usize) -> Result<PagePool, MapError> {
+        let words = pages.div_ceil(RUN);
+        Ok(PagePool {
+            free: Table::new(words, "firn free pages")?,
+            zeroed: Table::new(words, "firn zeroed pages")?,
+            count: AtomicUsize::new(0),
+            cursor: AtomicUsize::new(0),
+        })
+    }
+
+    /// Bytes of the bitmaps.
+    pub fn bytes(&self) -> usize {
+        self.free.bytes() + self.zeroed.bytes()
+    }
+
+    /// About how many pages are free.
+    #[inline(always)]
+    pub fn count(&self) -> usize {
+        // Relaxed: a hint.
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Gives `pages` mapped pages from `first` on to the pool.
+    pub fn put(&self, first: usize, pages: usize, zeroed: bool) {
+        let mut page = first;
+        let end = first + pages;
+        while page < end {
+            let (word, bit) = (page / RUN, page % RUN);
+            let count = (RUN - bit).min(end - page);
+            let mask = if count == RUN { u64::MAX } else { ((1 << count) - 1) << bit };
+            self.put_mask(word, mask, if zeroed { mask } else { 0 });
+            page += count;
+        }
+    }
+
+    /// Gives the pages of `mask` in run `word` to the pool.
+    pub fn put_mask(&self, word: usize, mask: u64, zeroed: u64) {
+        if mask == 0 {
+            return;
+        }
+        // Relaxed: the free bit below publishes it.
+        self.zeroed[word].fetch_and(!mask, Ordering::Relaxed);
+        self.zeroed[word].fetch_or(zeroed & mask, Ordering::Relaxed);
+        // The count goes up first so that it never underflows. Relaxed: a hint.
+        self.count.fetch_add(mask.count_ones() as usize, Ordering::Relaxed);
+        // Release: pairs with the acquire in `take`: the taker sees the pages' last writes.
+        let before = self.free[word].fetch_or(mask, Ordering::Release);
+        debug_assert_eq!(before & mask, 0, "a page was freed twice");
+    }
+
+    /// Takes up to 64 neighbouring free pages, at most `most`, preferring full runs; `None` if there
+    /// are none.
+    pub fn take(&self, most: usize) -> Option<Taken> {
+        if self.count() == 0 {
+            return None;
+        }
+        let words = self.free.len();
+        // Relaxed: where to look first is a hint.
+        let start = self.cursor.load(Ordering::Relaxed);
+        for step in 0..words {
+            let word = (start + step) % words;
+            if self.free[word].load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            // Acquire: pairs with the release in `put_mask`.
+            let mut mask = self.free[word].swap(0, Ordering::Acquire);
+            if mask == 0 {
+                continue;
+            }
+            let zeroed = self.zeroed[word].load(Ordering::Relaxed);
+            let mut spare = 0;
+            while (mask ^ spare).count_ones() as usize > most {
+                spare |= 1 << (63 - (mask ^ spare).leading_zeros());
+            }
+            mask ^= spare;
+            if spare != 0 {
+                // Release: keeps what `put_mask` published for the next taker.
+                self.free[word].fetch_or(spare, Ordering::Release);
+            }
+            self.count.fetch_sub(mask.count_ones() as usize, Ordering::Relaxed);
+            self.cursor.store(word, Ordering::Relaxed);
+            return Some(Taken { first: word * RUN, mask, zeroed: zeroed & mask });
+        }
+        None
+    }
+
+    /// Takes a run of 64 free pages that are all there, if some word has one.
+    pub fn take_full_run(&self) -> Option<Taken> {
+        if self.count() < RUN {
+            return None;
+        }
+        let words = self.free.len();
+        let start = self.cursor.load(Ordering::Relaxed);
+        for step in 0..words {
+            let word = (start + step) % words;
+            if self.free[word].load(Ordering::Relaxed) != u64::MAX {
+                continue;
+            }
+            // Acquire: pairs with the release in `put_mask`.
+            let full = self.free[word].compare_exchange(
+                u64::MAX,
+                0,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            );
+            if full.is_ok() {
+                let zeroed = self.zeroed[word].load(Ordering::Relaxed);
+                self.count.fetch_sub(RUN, Ordering::Relaxed);
+                return Some(Taken { first: word * RUN, mask: u64::MAX, zeroed });
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn runs_split_at_gaps_and_where_zeroing_changes() {
+        let taken = Taken { first: 64, mask: 0b1111_0110, zeroed: 0b0011_0010 };
+        let runs: Vec<_> = taken.runs().collect();
+        assert_eq!(runs, [(65, 1, true), (66, 1, false), (68, 2, true), (70, 2, false)]);
+        let full = Taken { first: 0, mask: u64::MAX, zeroed: 0 };
+        assert_eq!(full.runs().collect::<Vec<_>>(), [(0, 64, false)]);
+    }
+
+    #[test]
+    fn every_page_comes_out_exactly_once() {
+        let pool = PagePool::new(1000).unwrap();
+        pool.put(3, 900, false);
+        pool.put(950, 20, true);
+        assert_eq!(pool.count(), 920);
+        let mut seen = BTreeSet::new();
+        while let Some(taken) = pool.take(10) {
+            assert!(taken.mask.count_ones() <= 10);
+            for (page, count, zeroed) in taken.runs() {
+                for page in page..page + count {
+                    assert!(seen.insert(page), "page {page} twice");
+                    assert_eq!(zeroed, page >= 950);
+                }
+            }
+        }
+        assert_eq!(seen.len(), 920);
+        assert_eq!(pool.count(), 0);
+    }
+
+    #[test]
+    fn threads_that_take_and_put_never_share_a_page() {
+        let pool = PagePool::new(64 * 8).unwrap();
+        let owners = Table::<AtomicU64>::new(64 * 8, "owners").unwrap();
+        pool.put(0, 64 * 8, false);
+        std::thread::scope(|scope| {
+            for thread in 1..=4u64 {
+                let (pool, owners) = (&pool, &owners);
+                scope.spawn(move || {
+                    for turn in 0..20_000 {
+                        let taken = if turn % 3 == 0 { pool.take_full_run() } else { pool.take(7) };
+                        let Some(taken) = taken else { continue };
+                        for (page, count, _) in taken.runs() {
+                            for page in page..page + count {
+                                assert_eq!(owners[page].swap(thread, Ordering::SeqCst), 0);
+                            }
+                            for page in page..page + count {
+                                assert_eq!(owners[page].swap(0, Ordering::SeqCst), thread);
+                            }
+                            pool.put(page, count, false);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(pool.count(), 64 * 8);
+    }
+}

@@ -1,0 +1,136 @@
+//! Thread-local bump allocation.
+//!
+//! A mutator allocates by bumping a cursor through its own chunk: a few to 64 neighbouring pages of the
+//! current range that are *already populated*, so that allocation takes no page fault. Zeroing runs one
+//! page ahead of the cursor: the memory is in the cache when the object's fields are written a moment
+//! later, and pages that the collector zeroed beforehand are skipped.
+//!
+//! Each time the cursor enters a new page, the page's [`PageRecord`] is written; that is all the
+//! bookkeeping allocation does, once in a page.
+//!
+//! Invariants: `cursor <= limit <= end`; memory in `cursor..limit` is zero; `limit` is a page boundary
+//! or equal to `cursor`; the words behind the last object of a page are zero (no header), so a page of
+//! objects can be walked from its record.
+
+use crate::WORD;
+use crate::layout::LayoutId;
+use crate::space::{PageRecord, Range};
+
+/// A stretch of populated pages, ready to allocate from.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk {
+    /// Number of the first page in the current range.
+    pub first: usize,
+    /// Pages, at most 64.
+    pub pages: usize,
+    /// Bit *i*: page `first + i` is known to be all zeroes.
+    pub zeroed: u64,
+}
+
+/// A mutator's allocation buffer.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Tlab {
+    cursor: usize,
+    limit: usize,
+    end: usize,
+    base: usize,
+    chunk: Chunk,
+}
+
+impl Default for Tlab {
+    fn default() -> Tlab {
+        Tlab::empty()
+    }
+}
+
+impl Tlab {
+    /// A buffer without a chunk: the first allocation takes the slow path.
+    pub const fn empty() -> Tlab {
+        Tlab { cursor: 0, limit: 0, end: 0, base: 0, chunk: Chunk { first: 0, pages: 0, zeroed: 0 } }
+    }
+
+    /// Bytes that can still be allocated from the chunk.
+    #[inline(always)]
+    pub fn room(&self) -> usize {
+        self.end - self.cursor
+    }
+
+    /// The next object's address, if `bytes` more are ready: the allocation fast path.
+    #[inline(always)]
+    pub fn bump(&mut self, bytes: usize) -> Option<usize> {
+        let start = self.cursor;
+        if bytes <= self.limit - start {
+            self.cursor = start + bytes;
+            Some(start)
+        } else {
+            None
+        }
+    }
+
+    /// Starts on `chunk` of the current range `range`.
+    pub fn start(&mut self, range: &Range, chunk: Chunk, page: usize) {
+        range.clear_records(chunk.first, chunk.pages);
+        self.base = range.base();
+        self.cursor = range.base() + chunk.first * page;
+        self.limit = self.cursor;
+        self.end = self.cursor + chunk.pages * page;
+        self.chunk = chunk;
+    }
+
+    /// Allocates `bytes` for an object of `layout` beyond the zeroed limit: zeroes the pages it enters
+    /// and writes their records. `None` if the chunk has not enough room.
+    #[inline(never)]
+    pub fn extend(
+        &mut self,
+        range: &Range,
+        layout: LayoutId,
+        bytes: usize,
+        page: usize,
+    ) -> Option<usize> {
+        if bytes > self.room() {
+            return None;
+        }
+        let start = self.cursor;
+        let object_end = start + bytes;
+        while self.limit < object_end {
+            let entered = self.limit;
+            let number = (entered - self.base) / page;
+            if self.chunk.zeroed >> (number - self.chunk.first) & 1 == 0 {
+                // SAFETY: the page lies in the chunk: populated, writable, and this thread's alone.
+                unsafe { std::ptr::write_bytes(entered as *mut u8, 0, page) };
+            }
+            range.set_record(number, record(start, object_end, entered, page, layout));
+            self.limit = entered + page;
+        }
+        self.cursor = object_end;
+        Some(start)
+    }
+
+    /// Gives the chunk up. Returns the whole pages that were never entered, as (first, pages, zeroed).
+    pub fn retire(&mut self, page: usize) -> Option<Chunk> {
+        let entered = (self.limit - self.base) / page;
+        let unused = (self.end - self.limit) / page;
+        let zeroed = self.chunk.zeroed.checked_shr((entered - self.chunk.first) as u32).unwrap_or(0);
+        *self = Tlab::empty();
+        (unused > 0).then_some(Chunk { first: entered, pages: unused, zeroed })
+    }
+}
+
+/// The record of the page at `entered`, which the object `start..end` of `layout` is the first to enter.
+pub fn record(
+    start: usize,
+    end: usize,
+    entered: usize,
+    page: usize,
+    layout: LayoutId,
+) -> PageRecord {
+    if start == entered {
+        return PageRecord::OBJECT;
+    }
+    PageRecord {
+        first: (end.min(entered + page) - entered) / WORD,
+        layout: layout.0,
+        distance: ((entered - start) / WORD).min(PageRecord::FAR) as u16,
+    }
+}
