@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Nanoseconds on the monotonic clock.
 #[inline]
 pub fn now() -> u64 {
-    firn_heap::sys::monotonic_ns()
+    firn_heap::sys::thread::monotonic_ns()
 }
 
 /// Nanoseconds in `seconds`.

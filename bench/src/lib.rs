@@ -1,6 +1,15 @@
-//! t
+//! The `firn` program: workloads, measurement and reports over the `firn` runtime.
+//!
+//! The library holds everything that the binary does, so that tests call the same code: a
+//! workload runs on a heap and returns what it found ([`workloads`]), measurement turns raw
+//! observations into figures ([`measure`]), `firn stress` puts the two together and prints
+//! ([`stress`]). Only [`cli`] prints errors and chooses exit codes.
+
+pub mod cli;
 pub mod clock;
+pub mod doctor;
 pub mod exit;
 pub mod measure;
 pub mod progress;
+pub mod stress;
 pub mod workloads;

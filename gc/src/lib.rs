@@ -1,1 +1,32 @@
-//! Placeholder essay.
+//! Firn's collector: concurrent marking, and compaction while the program runs.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`core`](mod@core) | the collector's state, allocation's slow paths, what each request means |
+//! | [`safepoint`] | how mutators are made to do something once, with or without stopping them all |
+//! | [`mutator`] | a mutator's buffer, handles and log |
+//! | [`segments`], [`mark`] | marking work, and marking |
+//! | [`mod@plan`] | from the live bitmap to new addresses |
+//! | [`build`] | one to-page from its from-pages |
+//! | [`compact`], [`fault`] | building all of them; building those that mutators touch |
+//! | [`install`], [`backend`] | what to do about each of the kernel's answers; the four back ends |
+//! | [`cycle`], [`workers`] | the driver and its threads |
+//! | [`events`] | what all reports are made of |
+
+pub mod backend;
+pub mod build;
+pub mod compact;
+pub mod config;
+pub mod core;
+pub mod cycle;
+pub mod events;
+pub mod fault;
+pub mod install;
+pub mod mark;
+pub mod mutator;
+pub mod plan;
+pub mod safepoint;
+pub mod segments;
+mod sync;
+mod verify;
+pub mod workers;

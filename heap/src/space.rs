@@ -110,7 +110,6 @@ pub struct Range {
     memory: Reservation,
     /// Free, still mapped pages of the range.
     pub pool: PagePool,
-    records: Table<AtomicU64>,
     /// The second view and the file, where the back end writes through an alias.
     alias: Option<(Reservation, OwnedFd)>,
 }
@@ -134,7 +133,6 @@ impl Range {
         Ok(Range {
             memory,
             pool: PagePool::new(geometry.pages)?,
-            records: Table::new(geometry.pages, "firn page records")?,
             alias,
         })
     }
@@ -161,36 +159,45 @@ impl Range {
     pub fn alias(&self) -> Option<(usize, &OwnedFd)> {
         self.alias.as_ref().map(|(view, file)| (view.base(), file))
     }
+}
 
+/// The page records of one generation of allocation: each flip starts on the other table, so that
+/// compaction can read the old ones while allocation writes new ones.
+pub struct Records(Table<AtomicU64>);
+
+impl Records {
     /// The record of page `page`, if allocation has put anything there.
     #[inline(always)]
     pub fn record(&self, page: usize) -> Option<PageRecord> {
         // Relaxed: written by the page's allocator; the flip orders it before collectors' reads.
-        PageRecord::unpack(self.records[page].load(Ordering::Relaxed))
+        PageRecord::unpack(self.0[page].load(Ordering::Relaxed))
     }
 
     /// Writes the record of page `page`.
     #[inline(always)]
     pub fn set_record(&self, page: usize, record: PageRecord) {
-        self.records[page].store(record.pack(), Ordering::Relaxed);
+        self.0[page].store(record.pack(), Ordering::Relaxed);
     }
 
     /// Forgets the records of `pages` pages from `first` on.
     pub fn clear_records(&self, first: usize, pages: usize) {
-        for record in &self.records[first..first + pages] {
+        for record in &self.0[first..first + pages] {
             record.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Uses the record of a from-page whose objects are all marked for its count of live words.
+    /// Replaces the record of a from-page whose live objects are all marked by its count of live words,
+    /// if the page was ever entered.
     pub fn set_live_words(&self, page: usize, words: usize) {
-        self.records[page].store(words as u64, Ordering::Relaxed);
+        if self.0[page].load(Ordering::Relaxed) != 0 {
+            self.0[page].store(words as u64 + 1, Ordering::Relaxed);
+        }
     }
 
-    /// What [`Range::set_live_words`] stored.
+    /// What [`Records::set_live_words`] stored; `None` for a page that was never entered.
     #[inline(always)]
-    pub fn live_words(&self, page: usize) -> usize {
-        self.records[page].load(Ordering::Relaxed) as usize
+    pub fn live_words(&self, page: usize) -> Option<usize> {
+        (self.0[page].load(Ordering::Relaxed) as usize).checked_sub(1)
     }
 }
 
@@ -208,6 +215,8 @@ pub struct Space {
     pub layouts: LayoutTable,
     /// Large plain data.
     pub large: LargeSpace,
+    records: [Records; 2],
+    records_index: AtomicUsize,
     starts: Table<AtomicU64>,
     states: Table<AtomicU8>,
     current: AtomicUsize,
@@ -233,6 +242,11 @@ impl Space {
             blocks: BlockTable::new(geometry.pages * geometry.page_blocks())?,
             layouts: LayoutTable::new()?,
             large: LargeSpace::new(&geometry)?,
+            records: [
+                Records(Table::new(geometry.pages, "firn page records")?),
+                Records(Table::new(geometry.pages, "firn page records")?),
+            ],
+            records_index: AtomicUsize::new(0),
             starts: Table::new(geometry.pages, "firn page starts")?,
             states: Table::new(geometry.pages, "firn page states")?,
             current: AtomicUsize::new(0),
@@ -248,7 +262,8 @@ impl Space {
         let per_capacity = self.blocks.bytes()
             + self.starts.bytes()
             + self.states.bytes()
-            + self.ranges.iter().map(|r| r.pool.bytes() + r.records.bytes()).sum::<usize>()
+            + self.ranges.iter().map(|r| r.pool.bytes()).sum::<usize>()
+            + self.records.iter().map(|r| r.0.bytes()).sum::<usize>()
             + self.parking.pool.bytes()
             + self.large.table_bytes();
         // The tables are as long as the ranges, which have slack; only entries of pages in use count.
@@ -274,8 +289,29 @@ impl Space {
         &self.ranges[1 - self.current_index()]
     }
 
-    /// Makes range `index` current, with allocation going on at page `top`. Only in the flip.
+    /// The records that allocation writes now.
+    #[inline(always)]
+    pub fn records(&self) -> &Records {
+        &self.records[self.records_index()]
+    }
+
+    /// Index of the records that allocation writes now.
+    #[inline(always)]
+    pub fn records_index(&self) -> usize {
+        // Relaxed: changes only in the flip, which orders it.
+        self.records_index.load(Ordering::Relaxed)
+    }
+
+    /// The records with this index.
+    #[inline(always)]
+    pub fn records_at(&self, index: usize) -> &Records {
+        &self.records[index]
+    }
+
+    /// Makes range `index` current, with allocation going on at page `top`, on fresh records. Only in
+    /// the flip.
     pub fn set_current(&self, index: usize, top: usize) {
+        self.records_index.store(1 - self.records_index(), Ordering::Relaxed);
         self.current.store(index, Ordering::Relaxed);
         self.top.store(top, Ordering::Relaxed);
     }
@@ -321,6 +357,17 @@ impl Space {
     /// Physical pages in use: all ranges and large objects.
     pub fn committed(&self) -> usize {
         self.committed.load(Ordering::Relaxed)
+    }
+
+    /// Takes the last `pages` handed-out pages back, if nobody has been handed any since.
+    pub fn ungrab(&self, first: usize, pages: usize) {
+        // AcqRel: pairs with `grab`. A failure only wastes addresses until the next cycle.
+        let _ = self.top.compare_exchange(
+            first + pages,
+            first,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
     }
 
     /// Takes `pages` pages from the budget, if it has them.

@@ -14,7 +14,7 @@
 
 use crate::WORD;
 use crate::layout::LayoutId;
-use crate::space::{PageRecord, Range};
+use crate::space::{PageRecord, Records};
 
 /// A stretch of populated pages, ready to allocate from.
 #[derive(Clone, Copy, Debug)]
@@ -68,11 +68,11 @@ impl Tlab {
         }
     }
 
-    /// Starts on `chunk` of the current range `range`.
-    pub fn start(&mut self, range: &Range, chunk: Chunk, page: usize) {
-        range.clear_records(chunk.first, chunk.pages);
-        self.base = range.base();
-        self.cursor = range.base() + chunk.first * page;
+    /// Starts on `chunk` of the current range, which begins at `base`.
+    pub fn start(&mut self, records: &Records, base: usize, chunk: Chunk, page: usize) {
+        records.clear_records(chunk.first, chunk.pages);
+        self.base = base;
+        self.cursor = base + chunk.first * page;
         self.limit = self.cursor;
         self.end = self.cursor + chunk.pages * page;
         self.chunk = chunk;
@@ -83,7 +83,7 @@ impl Tlab {
     #[inline(never)]
     pub fn extend(
         &mut self,
-        range: &Range,
+        records: &Records,
         layout: LayoutId,
         bytes: usize,
         page: usize,
@@ -100,7 +100,7 @@ impl Tlab {
                 // SAFETY: the page lies in the chunk: populated, writable, and this thread's alone.
                 unsafe { std::ptr::write_bytes(entered as *mut u8, 0, page) };
             }
-            range.set_record(number, record(start, object_end, entered, page, layout));
+            records.set_record(number, record(start, object_end, entered, page, layout));
             self.limit = entered + page;
         }
         self.cursor = object_end;
@@ -109,6 +109,9 @@ impl Tlab {
 
     /// Gives the chunk up. Returns the whole pages that were never entered, as (first, pages, zeroed).
     pub fn retire(&mut self, page: usize) -> Option<Chunk> {
+        if self.chunk.pages == 0 {
+            return None;
+        }
         let entered = (self.limit - self.base) / page;
         let unused = (self.end - self.limit) / page;
         let zeroed = self.chunk.zeroed.checked_shr((entered - self.chunk.first) as u32).unwrap_or(0);

@@ -142,18 +142,16 @@ fn longer_loses(lost: &[Interval], before: &[u64], span: Interval, window: u64, 
 
 #[cfg(test)]
 mod tests {
-    use crate::workloads::rng::Rng;
     use super::*;
+    use crate::workloads::rng::Rng;
 
     /// The definition, tried at every whole nanosecond.
     fn naive(lost: &[Interval], span: Interval, window: u64) -> f64 {
         let mut worst = 0.0f64;
         for begin in span.0..=span.1 - window {
             for end in begin + window..=span.1 {
-                let sum: u64 = lost
-                    .iter()
-                    .map(|&(b, e)| e.min(end).saturating_sub(b.max(begin)))
-                    .sum();
+                let sum: u64 =
+                    lost.iter().map(|&(b, e)| e.min(end).saturating_sub(b.max(begin))).sum();
                 worst = worst.max(sum as f64 / (end - begin) as f64);
             }
         }

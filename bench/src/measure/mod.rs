@@ -2,9 +2,9 @@
 //! frames against their deadlines, the collector's event stream, and the share of time that
 //! mutators were left with. Nothing here runs a workload or prints.
 
-//pub mod collect;
-//pub mod cpu;
+pub mod collect;
+pub mod cpu;
 pub mod frames;
 pub mod latency;
-//pub mod machine;
+pub mod machine;
 pub mod mmu;

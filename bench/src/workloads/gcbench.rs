@@ -12,6 +12,7 @@ use firn::{DataArray, Field, Gc, Local, NoGc, OutOfMemory, Scope, Trace, Var};
 
 use super::{Bench, Check, Outcome, Throughput, WorkloadError, run_mutators};
 use crate::clock;
+use crate::measure::cpu::CpuClock;
 
 /// Subtrees of this depth or less are built without a safepoint.
 const LEAP: usize = 8;
@@ -54,7 +55,12 @@ impl Node {
         }
     }
 
-    fn with(cx: &Scope<'_>, left: Option<Gc<'_, Node>>, right: Option<Gc<'_, Node>>, d: usize) -> Node {
+    fn with(
+        cx: &Scope<'_>,
+        left: Option<Gc<'_, Node>>,
+        right: Option<Gc<'_, Node>>,
+        d: usize,
+    ) -> Node {
         Node {
             left: Field::from_option(cx, left),
             right: Field::from_option(cx, right),
@@ -266,13 +272,12 @@ fn fill(cx: &mut Scope<'_>, array: &Local<'_, DataArray<f64>>) {
 /// If the array has fewer than 4 elements or the depth is below 4.
 pub fn run(bench: Bench<'_>, params: GcBenchParams) -> Result<Outcome, WorkloadError> {
     assert!(params.array >= 4 && params.depth >= 4, "gcbench needs an array and a tree");
-    let begin = clock::now();
+    let (cpu, begin) = (CpuClock::now(), clock::now());
     let (mut walls, mut partial, mut intact) = (Vec::new(), false, true);
     bench.progress.stage("gcbench");
     while !partial && (walls.is_empty() || clock::now() - begin < clock::ns(params.seconds)) {
         let from = clock::now();
-        let done =
-            run_mutators(bench, params.threads, |n, cx| program(bench, cx, params, n == 0))?;
+        let done = run_mutators(bench, params.threads, |n, cx| program(bench, cx, params, n == 0))?;
         match done.into_iter().collect::<Option<Vec<bool>>>() {
             Some(oks) => {
                 intact &= oks.into_iter().all(|ok| ok);
@@ -281,7 +286,7 @@ pub fn run(bench: Bench<'_>, params: GcBenchParams) -> Result<Outcome, WorkloadE
             None => partial = true,
         }
     }
-    let end = clock::now();
+    let (cpu, end) = (cpu.elapsed(), clock::now());
     let operations = walls.len() as u64 * params.threads as u64 * nodes(params.depth);
     let mut checks = Vec::new();
     if !walls.is_empty() {
@@ -293,7 +298,8 @@ pub fn run(bench: Bench<'_>, params: GcBenchParams) -> Result<Outcome, WorkloadE
     }
     Ok(Outcome {
         window: (begin, end),
-        mutators: params.threads as u32,
+        mutators: (params.threads * (walls.len() + usize::from(partial))) as u32,
+        cpu,
         throughput: Throughput {
             operations,
             per_second: operations as f64 / walls.iter().sum::<f64>().max(1e-9),
@@ -306,10 +312,7 @@ pub fn run(bench: Bench<'_>, params: GcBenchParams) -> Result<Outcome, WorkloadE
         checksum: (!walls.is_empty()).then_some(i64::from(intact)),
         digest: None,
         checks,
-        facts: vec![
-            ("depth", params.depth.to_string()),
-            ("array", params.array.to_string()),
-        ],
+        facts: vec![("depth", params.depth.to_string()), ("array", params.array.to_string())],
         walls,
         partial,
     })

@@ -20,6 +20,7 @@ use std::str::FromStr;
 
 use firn::{Heap, OutOfMemory, Scope};
 
+use crate::measure::cpu::CpuUse;
 use crate::measure::frames::FrameStats;
 use crate::measure::latency::Latency;
 use crate::measure::mmu::Interval;
@@ -129,8 +130,10 @@ impl Check {
 pub struct Outcome {
     /// The measured window, nanoseconds on the monotonic clock.
     pub window: Interval,
-    /// How many mutator threads ran; their ids are below this.
+    /// How many mutators were attached one after the other or at once; their ids are below this.
     pub mutators: u32,
+    /// Processor time within the window.
+    pub cpu: CpuUse,
     /// How much was done.
     pub throughput: Throughput,
     /// Latencies of operations; empty where an operation is no unit of service.

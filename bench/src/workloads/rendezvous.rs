@@ -61,8 +61,7 @@ impl Rendezvous {
         }
         let meeting = state.meeting;
         loop {
-            (state, _) =
-                self.met.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner);
+            (state, _) = self.met.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner);
             if state.meeting != meeting {
                 return Meeting::Met;
             }

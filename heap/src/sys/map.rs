@@ -1,53 +1,26 @@
-//! Mappings: reserving aligned ranges, advising, protecting and remapping them.
+//! Address ranges: reserving them, advising the kernel about them, and moving or hiding them.
 //!
-//! A [`Reservation`] owns its range and unmaps it when dropped; everything else works on addresses,
-//! because a collector works on parts of ranges. Reservations are `MAP_NORESERVE`: they cost address
-//! space until touched.
+//! A [`Reservation`] owns one mapping and gives it back when dropped; everything the heap keeps
+//! (ranges, side tables, stacks) lies in one. The free functions below it work on any part of a
+//! range and are `unsafe`, because they change what the memory behind existing pointers is.
+//!
+//! Every function here except [`advise`] takes `mmap_lock` for writing in the kernel: none of them
+//! belongs into a collection cycle that promises not to. `advise` takes it for reading, or not at
+//! all where the kernel can do without (`DontNeed` and `Free` on one unregistered mapping).
 
-use super::{Errno, check};
-use std::ffi::CString;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::{
+    ffi::{CString, c_void},
+    fmt, fs, io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    ptr,
+};
 
-/// A reservation failed.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot reserve {} MiB of address space for {what}: {errno}{hint}", len >> 20)]
-pub struct MapError {
-    /// What the range was for.
-    pub what: String,
-    /// Bytes asked for.
-    pub len: usize,
-    /// What the kernel answered.
-    pub errno: Errno,
-    hint: String,
-}
+use super::{Errno, human_bytes, page_size};
 
-impl MapError {
-    fn last(what: &str, len: usize) -> MapError {
-        let errno = Errno::last();
-        let hint = if errno == Errno::ENOMEM { out_of_address_space() } else { String::new() };
-        MapError { what: what.to_owned(), len, errno, hint }
-    }
-}
-
-/// The address-space limit of this process in bytes, if there is one.
-pub fn address_space_limit() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place to write to.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) };
-    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
-}
-
-fn out_of_address_space() -> String {
-    match address_space_limit() {
-        Some(limit) => format!(
-            "; RLIMIT_AS allows this process {} MiB of address space: raise it (`ulimit -v`, systemd LimitAS=) or choose a smaller heap (firn reserves about 4.3 times the heap's maximum)",
-            limit >> 20
-        ),
-        None => "; no RLIMIT_AS is set: look at vm.overcommit_memory (2 refuses large reservations) and vm.max_map_count".to_owned(),
-    }
-}
-
-/// An owned, mapped range of addresses.
+/// One mapping of this process, `[base, base + len)`, unmapped when dropped.
+///
+/// It is only an address range: it gives out no references, so sharing and sending it is harmless.
+/// Who may touch which part when is the business of the code that builds spaces from it.
 #[derive(Debug)]
 pub struct Reservation {
     base: usize,
@@ -55,204 +28,464 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Reserves `len` bytes of private anonymous memory, readable and writable, at a multiple of `align`.
+    /// Reserves `len` bytes of private zero-filled memory, readable and writable, at a multiple of
+    /// `align`. No memory is used before it is touched, and none is promised
+    /// (`MAP_NORESERVE`). `name` is what `/proc/PID/maps` shows, where the kernel can.
+    ///
+    /// `len` must be a positive number of whole pages and `align` a power of two (less than a page
+    /// counts as a page). For a moment up to `len + align` bytes of address space are taken; where
+    /// that much is refused, `len` bytes alone are tried at aligned addresses.
+    ///
+    /// # Errors
+    /// [`MapError`], which says what was asked for and which limit to raise.
     pub fn anonymous(len: usize, align: usize, name: &str) -> Result<Reservation, MapError> {
-        let reservation = Reservation::aligned(len, align, name)?;
+        let range = Reservation::aligned(len, align, name)?;
+        // A fresh mapping over our own PROT_NONE one rather than mprotect: it stays one mapping with
+        // exactly these flags, whatever the kernel made of the trimmed slop.
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
-        reservation.replace(flags, -1, name)?;
-        set_name(reservation.base, len, name);
-        Ok(reservation)
+        // SAFETY: the range is ours, was reserved just now, and nobody has its address yet.
+        unsafe { map(range.base, len, READ_WRITE, flags, -1) }
+            .map_err(|errno| MapError::refused(name, len, "mmap", errno))?;
+        set_name(range.base, len, name);
+        Ok(range)
     }
 
-    /// Two shared views of the same fresh memory file: (view, alias, file).
+    /// Two shared views of one `memfd` of `len` bytes, and the file: the same memory at two
+    /// addresses, so that one may be protected while the other is written. `len` and `align` as in
+    /// [`Reservation::anonymous`]. Pages given back must be punched out of the file
+    /// ([`punch_hole`]); `DontNeed` alone frees nothing.
+    ///
+    /// # Errors
+    /// [`MapError`], which says what was asked for and which limit to raise.
     pub fn memfd(
         len: usize,
         align: usize,
         name: &str,
     ) -> Result<(Reservation, Reservation, OwnedFd), MapError> {
-        let c_name = CString::new(name).unwrap_or_default();
-        // SAFETY: the name is a valid C string.
-        let fd = unsafe { libc::memfd_create(c_name.as_ptr(), libc::MFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(MapError::last(name, len));
-        }
-        // SAFETY: a fresh descriptor that nobody else owns.
-        let file = unsafe { OwnedFd::from_raw_fd(fd) };
-        // SAFETY: a valid descriptor.
-        if unsafe { libc::ftruncate(fd, len as libc::off_t) } != 0 {
-            return Err(MapError::last(name, len));
-        }
-        let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | libc::MAP_FIXED;
-        let view = Reservation::aligned(len, align, name)?;
-        view.replace(flags, fd, name)?;
+        let first = Reservation::aligned(len, align, name)?;
         let alias = Reservation::aligned(len, align, name)?;
-        alias.replace(flags, fd, name)?;
-        Ok((view, alias, file))
+        let label = label(name);
+        // SAFETY: the name is a NUL-terminated string that outlives the call.
+        let fd = unsafe { libc::memfd_create(label.as_ptr(), libc::MFD_CLOEXEC) };
+        if fd == -1 {
+            return Err(MapError::refused(name, len, "memfd_create", Errno::last()));
+        }
+        // SAFETY: memfd_create gave us this descriptor and nobody else has it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let size = libc::off_t::try_from(len)
+            .map_err(|_| MapError::refused(name, len, "ftruncate", Errno(libc::EFBIG)))?;
+        // SAFETY: plain system call on a descriptor we own.
+        Errno::check(unsafe { libc::ftruncate(fd.as_raw_fd(), size) })
+            .map_err(|errno| MapError::refused(name, len, "ftruncate", errno))?;
+        for view in [&first, &alias] {
+            let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | libc::MAP_FIXED;
+            // SAFETY: both ranges are ours, were reserved just now, and nobody has their addresses.
+            unsafe { map(view.base, len, READ_WRITE, flags, fd.as_raw_fd()) }
+                .map_err(|errno| MapError::refused(name, len, "mmap of the memfd", errno))?;
+        }
+        Ok((first, alias, fd))
     }
 
-    /// Reserves inaccessible address space at the alignment asked for.
+    /// An inaccessible range of exactly `len` bytes at a multiple of `align`.
     fn aligned(len: usize, align: usize, name: &str) -> Result<Reservation, MapError> {
-        let page = super::page_size();
+        let page = page_size();
+        if len == 0 || !len.is_multiple_of(page) || !align.is_power_of_two() {
+            return Err(MapError::BadRequest { name: name.to_owned(), len, align, page });
+        }
         let align = align.max(page);
-        assert!(len.is_multiple_of(page) && align.is_power_of_two() && len > 0);
-        let slop = align - page;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a fresh mapping where the kernel likes it disturbs nothing.
-        let raw = unsafe {
-            libc::mmap(std::ptr::null_mut(), len + slop, libc::PROT_NONE, flags, -1, 0)
-        };
-        if raw == libc::MAP_FAILED {
-            return Err(MapError::last(name, len + slop));
+        let padded = len
+            .checked_add(align - page)
+            .ok_or_else(|| MapError::refused(name, len, "mmap", Errno::ENOMEM))?;
+        match Reservation::inaccessible(0, padded, 0) {
+            Ok(whole) => Ok(whole.trim(len, align)),
+            Err(Errno::ENOMEM) if padded > len => Reservation::aligned_exact(len, align)
+                .map_err(|errno| MapError::refused(name, len, "mmap", errno)),
+            Err(errno) => Err(MapError::refused(name, len, "mmap", errno)),
         }
-        let raw = raw as usize;
-        let base = raw.next_multiple_of(align);
-        for (from, to) in [(raw, base), (base + len, raw + len + slop)] {
-            if from < to {
-                // SAFETY: both stretches belong to the mapping just made and are not handed out.
-                unsafe { libc::munmap(from as *mut _, to - from) };
+    }
+
+    /// Finds an aligned place without taking more than `len` bytes at any time, for processes whose
+    /// RLIMIT_AS has room for the range but not for the alignment.
+    fn aligned_exact(len: usize, align: usize) -> Result<Reservation, Errno> {
+        // Where the kernel itself would put it tells where the free space is; below that, the
+        // address space is usually empty.
+        let hint = Reservation::inaccessible(0, len, 0)?;
+        let mut at = hint.base & !(align - 1);
+        if at == hint.base {
+            return Ok(hint);
+        }
+        drop(hint);
+        for _ in 0..MAX_ALIGNED_TRIES {
+            match Reservation::inaccessible(at, len, libc::MAP_FIXED_NOREPLACE) {
+                // Kernels before 4.17 take the address as a mere hint.
+                Ok(range) if range.base == at => return Ok(range),
+                Ok(_) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno),
             }
+            at = match at.checked_sub(align) {
+                Some(lower) if lower > 0 => lower,
+                _ => break,
+            };
         }
+        Err(Errno::ENOMEM)
+    }
+
+    fn inaccessible(at: usize, len: usize, extra_flags: i32) -> Result<Reservation, Errno> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | extra_flags;
+        // SAFETY: without MAP_FIXED the kernel replaces no existing mapping (MAP_FIXED_NOREPLACE
+        // refuses instead of replacing).
+        let base = unsafe { map(at, len, libc::PROT_NONE, flags, -1) }?;
         Ok(Reservation { base, len })
     }
 
-    fn replace(&self, flags: i32, fd: i32, name: &str) -> Result<(), MapError> {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: MAP_FIXED over a range that this reservation owns and nobody uses yet.
-        let result = unsafe {
-            libc::mmap(self.base as *mut _, self.len, protection, flags, fd, 0)
-        };
-        if result == libc::MAP_FAILED { Err(MapError::last(name, self.len)) } else { Ok(()) }
+    /// Gives back what lies outside the first aligned `len` bytes.
+    fn trim(self, len: usize, align: usize) -> Reservation {
+        let start = self.base.next_multiple_of(align);
+        let end = start + len;
+        let (whole_base, whole_end) = (self.base, self.base + self.len);
+        std::mem::forget(self);
+        for (from, to) in [(whole_base, start), (end, whole_end)] {
+            if to > from {
+                // SAFETY: both pieces are parts of our own fresh reservation that nobody uses.
+                unsafe { unmap(from, to - from) };
+            }
+        }
+        Reservation { base: start, len }
     }
 
-    /// First address.
-    #[inline(always)]
+    /// First address of the range.
+    #[inline]
     pub fn base(&self) -> usize {
         self.base
     }
 
-    /// Length in bytes.
-    #[inline(always)]
-    #[allow(clippy::len_without_is_empty)]
+    /// Bytes in the range.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether `address` lies inside.
-    #[inline(always)]
-    pub fn contains(&self, address: usize) -> bool {
-        address.wrapping_sub(self.base) < self.len
+    /// Always false: an empty range cannot be reserved.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// First address after the range.
+    #[inline]
+    pub fn end(&self) -> usize {
+        self.base + self.len
+    }
+
+    /// Whether `addr` lies in the range.
+    #[inline]
+    pub fn contains(&self, addr: usize) -> bool {
+        addr.wrapping_sub(self.base) < self.len
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        // SAFETY: the range is owned; users of its addresses must have ended before (they borrow it or
-        // are owned beside it).
-        unsafe { libc::munmap(self.base as *mut _, self.len) };
+        // SAFETY: the range is ours alone; whoever drops it vouches that no pointer into it is used
+        // any more, as with any owner of memory.
+        unsafe { unmap(self.base, self.len) };
     }
 }
 
+const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
+
+/// How many aligned places to try before giving up. Only reached under RLIMIT_AS, where the address
+/// space below the first hint is nearly empty.
+const MAX_ALIGNED_TRIES: usize = 4096;
+
+/// # Safety
+/// With `MAP_FIXED` in `flags`, whatever is mapped at `[at, at + len)` is lost.
+unsafe fn map(at: usize, len: usize, prot: i32, flags: i32, fd: i32) -> Result<usize, Errno> {
+    // SAFETY: see the function's contract; without MAP_FIXED no existing mapping is touched.
+    let p = unsafe { libc::mmap(at as *mut c_void, len, prot, flags, fd, 0) };
+    if p == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(p as usize) }
+}
+
+/// # Safety
+/// Nobody may use the range afterwards.
+unsafe fn unmap(base: usize, len: usize) {
+    // SAFETY: see the function's contract.
+    let result = unsafe { libc::munmap(base as *mut c_void, len) };
+    // It can fail only for an unaligned address, or when splitting a mapping exceeds the limit of
+    // mappings; then the range stays reserved and unused, which nothing depends on.
+    debug_assert_eq!(result, 0, "munmap: {}", Errno::last());
+}
+
+/// `name` with what the kernel refuses in names left out.
+fn label(name: &str) -> CString {
+    let clean: Vec<u8> = name
+        .bytes()
+        .map(|b| if (b' '..=b'~').contains(&b) && !b"[]\\$`".contains(&b) { b } else { b'_' })
+        .take(79)
+        .collect();
+    CString::new(clean).unwrap_or_default()
+}
+
+/// Best effort: kernels before 5.17, or built without names for anonymous memory, refuse.
 fn set_name(base: usize, len: usize, name: &str) {
-    const PR_SET_VMA: libc::c_int = 0x53564d41;
-    const PR_SET_VMA_ANON_NAME: libc::c_ulong = 0;
-    if let Ok(name) = CString::new(name) {
-        // SAFETY: names an owned range; failure (kernels before 5.17) changes nothing.
-        unsafe { libc::prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, base, len, name.as_ptr()) };
+    let label = label(name);
+    let (option, what) = (libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME as libc::c_ulong);
+    // SAFETY: the kernel only copies the NUL-terminated name, which outlives the call; a refusal
+    // changes nothing.
+    unsafe {
+        libc::prctl(
+            option,
+            what,
+            base as libc::c_ulong,
+            len as libc::c_ulong,
+            label.as_ptr() as libc::c_ulong,
+        );
     }
 }
 
-/// What to tell the kernel about a range.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What the kernel is told about a range: see `madvise(2)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Advice {
-    /// Give the pages back now; they read as zeroes (or are missing, if registered) afterwards.
+    /// Give the pages back now; private memory reads as zeros (or is missing again) afterwards.
     DontNeed,
     /// Give the pages back when memory is short.
     Free,
-    /// Never use transparent huge pages here.
+    /// No transparent huge pages here.
     NoHugepage,
-    /// Leave the range out of forked children.
+    /// A child of fork does not get this range.
     DontFork,
-    /// Fault the pages in, writable (5.14).
+    /// Make all pages present and writable (5.14 or newer). `EFAULT` where a page is missing in a
+    /// range registered with userfaultfd.
     PopulateWrite,
-    /// Fault the pages in for reading (5.14).
+    /// Make all pages present for reading (5.14 or newer).
     PopulateRead,
-    /// Punch a hole into the file behind a shared mapping.
+    /// Give pages of shared memory back, in the file too.
     Remove,
     /// Leave the range out of core dumps.
     DontDump,
 }
 
-/// `madvise`.
-///
-/// # Safety
-/// `DontNeed` and `Remove` throw contents away: nobody may rely on them.
-pub unsafe fn advise(address: usize, len: usize, advice: Advice) -> Result<(), Errno> {
-    let advice = match advice {
-        Advice::DontNeed => libc::MADV_DONTNEED,
-        Advice::Free => libc::MADV_FREE,
-        Advice::NoHugepage => libc::MADV_NOHUGEPAGE,
-        Advice::DontFork => libc::MADV_DONTFORK,
-        Advice::PopulateWrite => libc::MADV_POPULATE_WRITE,
-        Advice::PopulateRead => libc::MADV_POPULATE_READ,
-        Advice::Remove => libc::MADV_REMOVE,
-        Advice::DontDump => libc::MADV_DONTDUMP,
-    };
-    // SAFETY: passed on to the caller.
-    check(unsafe { libc::madvise(address as *mut _, len, advice) })
+impl Advice {
+    fn raw(self) -> libc::c_int {
+        match self {
+            Advice::DontNeed => libc::MADV_DONTNEED,
+            Advice::Free => libc::MADV_FREE,
+            Advice::NoHugepage => libc::MADV_NOHUGEPAGE,
+            Advice::DontFork => libc::MADV_DONTFORK,
+            Advice::PopulateWrite => libc::MADV_POPULATE_WRITE,
+            Advice::PopulateRead => libc::MADV_POPULATE_READ,
+            Advice::Remove => libc::MADV_REMOVE,
+            Advice::DontDump => libc::MADV_DONTDUMP,
+        }
+    }
 }
 
-/// Access rights of a range.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// `madvise`: tells the kernel `advice` about `[addr, addr + len)`. Signal-safe but for `errno`.
+///
+/// # Errors
+/// `EINVAL` also for an advice that the kernel does not know, `EAGAIN` when memory for it is short
+/// at the moment, `EFAULT` for a populate that met a missing page or a bus error, `ENOMEM` for a
+/// range with a hole.
+///
+/// # Safety
+/// `DontNeed`, `Free` and `Remove` destroy contents: nobody may rely on what the range held.
+pub unsafe fn advise(addr: usize, len: usize, advice: Advice) -> Result<(), Errno> {
+    // SAFETY: the caller vouches for the contents of the range.
+    Errno::check(unsafe { libc::madvise(addr as *mut c_void, len, advice.raw()) })
+}
+
+/// Access rights of a range: see `mprotect(2)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protection {
-    /// No access.
+    /// No access: every touch is a SIGSEGV.
     None,
-    /// Reading.
+    /// Reading only.
     Read,
     /// Reading and writing.
     ReadWrite,
 }
 
-/// `mprotect`.
+/// `mprotect`: sets the access rights of `[addr, addr + len)`. Signal-safe but for `errno`.
+///
+/// # Errors
+/// `ENOMEM` for a hole in the range or when the split would exceed the limit of mappings
+/// (`vm.max_map_count`), `EINVAL` for an unaligned address.
 ///
 /// # Safety
-/// Nobody may access the range in a way that the new rights forbid, unless the fault is handled.
-pub unsafe fn protect(address: usize, len: usize, to: Protection) -> Result<(), Errno> {
-    let bits = match to {
+/// Whoever still accesses the range against the new rights gets SIGSEGV; no reference to it may be
+/// alive unless a handler resolves that.
+pub unsafe fn protect(addr: usize, len: usize, protection: Protection) -> Result<(), Errno> {
+    let prot = match protection {
         Protection::None => libc::PROT_NONE,
         Protection::Read => libc::PROT_READ,
-        Protection::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+        Protection::ReadWrite => READ_WRITE,
     };
-    // SAFETY: passed on to the caller.
-    check(unsafe { libc::mprotect(address as *mut _, len, bits) })
+    // SAFETY: the caller vouches for the users of the range.
+    Errno::check(unsafe { libc::mprotect(addr as *mut c_void, len, prot) })
 }
 
-/// Moves the pages of `from..from + len` to `to` and leaves `from` mapped and empty.
+/// `mremap(MREMAP_DONTUNMAP)`: moves the pages of `[from, from + len)` to `to`, replacing what was
+/// mapped there, and leaves `from` mapped and empty (5.7 or newer).
+///
+/// # Errors
+/// `EINVAL` on kernels without it, for overlapping ranges, or a range of more than one mapping;
+/// `EFAULT` for a hole; `ENOMEM` at a limit.
 ///
 /// # Safety
-/// Whatever was mapped at `to` is lost; nobody may rely on it, nor on `from`'s contents.
+/// Both ranges must belong to the caller, and nobody may rely on what either held where.
 pub unsafe fn remap_dontunmap(from: usize, len: usize, to: usize) -> Result<(), Errno> {
-    const DONTUNMAP: i32 = 4;
-    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | DONTUNMAP;
-    // SAFETY: passed on to the caller.
-    let result =
-        unsafe { libc::mremap(from as *mut _, len, len, flags, to as *mut libc::c_void) };
-    if result == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(()) }
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+    // SAFETY: the caller owns both ranges.
+    let p = unsafe { libc::mremap(from as *mut c_void, len, len, flags, to as *mut c_void) };
+    if p == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(()) }
 }
 
-/// Gives back the pages of a memory file.
+/// Gives back the pages of `[offset, offset + len)` of a file of memory, whose size stays.
+///
+/// # Errors
+/// `EINVAL`, `EOPNOTSUPP` for a file that cannot; `EINTR`.
 ///
 /// # Safety
-/// The contents are lost in every view of the file.
-pub unsafe fn punch_hole(file: &OwnedFd, offset: usize, len: usize) -> Result<(), Errno> {
+/// The contents are destroyed in every mapping of the file: nobody may rely on them.
+pub unsafe fn punch_hole(fd: BorrowedFd<'_>, offset: usize, len: usize) -> Result<(), Errno> {
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    // SAFETY: a valid descriptor; losing the contents is the caller's promise.
-    check(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset as i64, len as i64) })
+    let (Ok(offset), Ok(len)) = (libc::off_t::try_from(offset), libc::off_t::try_from(len)) else {
+        return Err(Errno::EINVAL);
+    };
+    // SAFETY: the caller vouches for the contents; the descriptor is alive.
+    Errno::check(unsafe { libc::fallocate(fd.as_raw_fd(), mode, offset, len) })
 }
 
-/// Which pages of the range are in memory.
-pub fn resident_pages(address: usize, len: usize) -> Result<Vec<bool>, Errno> {
-    let mut pages = vec![0u8; len.div_ceil(super::page_size())];
-    // SAFETY: the vector has a byte for each page of the range.
-    check(unsafe { libc::mincore(address as *mut _, len, pages.as_mut_ptr()) })?;
-    Ok(pages.into_iter().map(|byte| byte & 1 != 0).collect())
+/// Which pages of `[addr, addr + len)` are in memory, by `mincore`. For tests and reports: it takes
+/// `mmap_lock` for reading and allocates.
+///
+/// # Errors
+/// `ENOMEM` if a part is not mapped, `EINVAL` if `addr` is not the address of a page.
+pub fn resident_pages(addr: usize, len: usize) -> io::Result<Vec<bool>> {
+    let mut out = vec![0u8; len.div_ceil(page_size())];
+    // SAFETY: the vector has one byte for each page; the range itself is only looked up.
+    Errno::check(unsafe { libc::mincore(addr as *mut c_void, len, out.as_mut_ptr()) })?;
+    Ok(out.into_iter().map(|b| b & 1 != 0).collect())
+}
+
+/// Why a range could not be had, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum MapError {
+    /// A length or alignment that no range can have.
+    #[error(
+        "cannot reserve {len} bytes aligned to {align} for {name}: the length must be a positive \
+         multiple of the page size ({page}) and the alignment a power of two"
+    )]
+    BadRequest {
+        /// What the range was for.
+        name: String,
+        /// Bytes asked for.
+        len: usize,
+        /// Alignment asked for, in bytes.
+        align: usize,
+        /// Bytes in a page here.
+        page: usize,
+    },
+    /// The kernel refused.
+    #[error("cannot reserve {} for {name}: {call} failed with {errno}{diagnosis}", human_bytes(*.len as u64))]
+    Refused {
+        /// What the range was for.
+        name: String,
+        /// Bytes asked for.
+        len: usize,
+        /// The system call that failed.
+        call: &'static str,
+        /// Its error.
+        errno: Errno,
+        /// Which limits stand in the way.
+        diagnosis: Diagnosis,
+    },
+}
+
+impl MapError {
+    fn refused(name: &str, len: usize, call: &'static str, errno: Errno) -> MapError {
+        let diagnosis =
+            if errno == Errno::ENOMEM { Diagnosis::look() } else { Diagnosis::default() };
+        MapError::Refused { name: name.to_owned(), len, call, errno, diagnosis }
+    }
+
+    /// The kernel's error number, if it was the kernel that refused.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            MapError::BadRequest { .. } => None,
+            MapError::Refused { errno, .. } => Some(*errno),
+        }
+    }
+}
+
+/// The limits that can stand behind an `ENOMEM` of a mapping, as they were when it failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// RLIMIT_AS in bytes, if the process has one.
+    pub address_space_limit: Option<u64>,
+    /// Bytes of address space in use, if a limit makes that interesting.
+    pub address_space_used: Option<u64>,
+    /// `vm.max_map_count`, and how many mappings the process has.
+    pub mappings: Option<(u64, u64)>,
+    /// `vm.overcommit_memory`, if it is 2: every private writable range counts in full.
+    pub strict_overcommit: bool,
+}
+
+impl Diagnosis {
+    fn look() -> Diagnosis {
+        let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+        let limit = address_space_limit();
+        let used = fs::read_to_string("/proc/self/statm")
+            .ok()
+            .and_then(|s| s.split(' ').next()?.parse::<u64>().ok())
+            .map(|pages| pages * page_size() as u64);
+        let count = fs::read("/proc/self/maps")
+            .ok()
+            .map(|maps| maps.iter().filter(|&&b| b == b'\n').count() as u64);
+        Diagnosis {
+            address_space_limit: limit,
+            address_space_used: limit.and(used),
+            mappings: number("/proc/sys/vm/max_map_count").zip(count),
+            strict_overcommit: number("/proc/sys/vm/overcommit_memory") == Some(2),
+        }
+    }
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(limit) = self.address_space_limit {
+            write!(f, ". The address space limit (RLIMIT_AS) is {}", human_bytes(limit))?;
+            if let Some(used) = self.address_space_used {
+                write!(f, ", of which {} are used", human_bytes(used))?;
+            }
+            f.write_str(": raise it (`ulimit -v unlimited`) or ask for a smaller heap")?;
+        }
+        if let Some((max, have)) = self.mappings {
+            // A split or a guard page needs a few mappings more than the one asked for.
+            if have + 16 >= max {
+                write!(
+                    f,
+                    ". The process has {have} of at most {max} mappings: raise \
+                     vm.max_map_count (`sysctl -w vm.max_map_count={}`)",
+                    max * 4
+                )?;
+            }
+        }
+        if self.strict_overcommit {
+            f.write_str(
+                ". vm.overcommit_memory is 2, so reserved memory counts as used: set it to 0 or 1 \
+                 (`sysctl -w vm.overcommit_memory=0`), raise vm.overcommit_ratio, or ask for a \
+                 smaller heap",
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// RLIMIT_AS of this process in bytes; `None` if there is none.
+pub fn address_space_limit() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills the struct, which outlives the call.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_AS, ptr::from_mut(&mut limit)) };
+    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }

@@ -1,169 +1,363 @@
-//! Fault signals: installing a handler in front of the one that was there, and chaining to it.
+//! Fault signals: a process-wide handler for SIGBUS or SIGSEGV that does as if it were not there for
+//! every fault that is not ours, and the stack it runs on.
 //!
-//! The handler runs with `SA_ONSTACK` (Rust's threads have an alternate stack; [`AltStack`] gives a
-//! roomier, pre-touched one) and without `SA_NODEFER`: a fault inside the fault handler is a bug, and
-//! the kernel then ends the process with the signal's default action instead of recursing.
+//! There is one action for a signal in a process, and others want it too: Rust's own handler for
+//! stack overflow, an embedder's crash reporter. So [`install`] keeps the action it replaces, and the
+//! handler passes what is not its own to [`chain`].
+//!
+//! **How the handler runs.** With `SA_ONSTACK`, because the fault may be the overflow of the stack; with
+//! `SA_RESTART`, as system calls see no difference between a fault and none; **without `SA_NODEFER`**,
+//! because a handler that faults again on the same signal has a bug, and the kernel's answer to a
+//! blocked fault (death by that signal, at that instruction) is the clearest report of it. All
+//! asynchronous signals are blocked meanwhile: an embedder's handler that interrupts ours could hold a
+//! claimed page for as long as it likes, or touch the heap and so fault with the signal blocked.
+//! [`chain`] gives the handler before ours the mask it would have had.
+//!
+//! Everything called from a handler here is signal-safe.
 
-use std::cell::UnsafeCell;
+use std::{
+    io,
+    marker::PhantomData,
+    mem::MaybeUninit,
+    ptr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-/// The signals this crate handles.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(i32)]
-pub enum Signal {
-    /// Delivered by userfaultfd for a missing page.
-    Bus = libc::SIGBUS,
-    /// Delivered for an access that the page's protection forbids.
-    Segv = libc::SIGSEGV,
+use libc::{c_int, c_void, siginfo_t};
+
+use super::{Errno, MapError, Protection, Reservation, map, page_size};
+
+/// A signal handler as the kernel calls it: signal, its cause, the interrupted context.
+pub type Handler = unsafe extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+
+/// A handler of the older kind, which gets the signal's number only.
+type PlainHandler = unsafe extern "C" fn(c_int);
+
+/// Runs `f` and leaves the thread's `errno` as it was: for everything a signal handler calls.
+#[inline]
+pub fn preserve_errno<R>(f: impl FnOnce() -> R) -> R {
+    let saved = nix::errno::Errno::last_raw();
+    let result = f();
+    nix::errno::Errno::set_raw(saved);
+    result
 }
 
-/// A handler in the form the kernel calls.
-pub type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+/// The action for a signal that [`install`] replaced.
+pub struct Previous {
+    action: libc::sigaction,
+    /// Whether a one-shot action (`SA_RESETHAND`) has been used up. Relaxed: it is a mere flag, and
+    /// the kernel gives no order between handlers on two threads either.
+    spent: AtomicBool,
+}
 
-/// What was installed before.
-pub struct Previous(UnsafeCell<libc::sigaction>);
-
-// SAFETY: written once before it is shared, then only read.
-unsafe impl Sync for Previous {}
-// SAFETY: plain data.
+// SAFETY: plain data (an address of a function, flags, a mask), written once before it is shared.
 unsafe impl Send for Previous {}
+// SAFETY: as above; the only part that changes is atomic.
+unsafe impl Sync for Previous {}
 
-/// Installs `handler` and returns what was there.
+impl Previous {
+    /// The address of the handler, or `SIG_DFL` or `SIG_IGN`.
+    fn handler(&self) -> usize {
+        if self.spent.load(Ordering::Relaxed) { libc::SIG_DFL } else { self.action.sa_sigaction }
+    }
+
+    fn flag(&self, flag: c_int) -> bool {
+        self.action.sa_flags & flag != 0
+    }
+}
+
+/// Makes `handler` the process's action for `signal`, and keeps the one before it in `slot`.
+///
+/// The slot is filled before the handler can run, so that the handler can always rely on it. If
+/// `handler` is the action already, nothing happens. Two threads that change the same signal's action
+/// at once can lose one of the changes, as always with `sigaction`.
+///
+/// # Errors
+/// `EINVAL` for a signal that cannot be handled; `EEXIST` if the slot is in use and the action is
+/// nevertheless another one: someone has installed a handler over ours, and only they can undo that.
 ///
 /// # Safety
-/// `handler` must be async-signal-safe and must pass faults that are not its own to [`chain`].
-pub unsafe fn install(signal: Signal, handler: Handler) -> Result<Previous, super::Errno> {
-    // SAFETY: an all-zero sigaction is valid.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = handler as *const () as usize;
+/// `handler` must be signal-safe, and must pass what is not its own to [`chain`] with this slot.
+pub unsafe fn install(
+    signal: c_int,
+    handler: Handler,
+    slot: &'static OnceLock<Previous>,
+) -> Result<(), Errno> {
+    let before = current(signal)?;
+    let ours = handler as *const () as usize;
+    if before.sa_sigaction == ours {
+        return Ok(());
+    }
+    slot.set(Previous { action: before, spent: AtomicBool::new(false) })
+        .map_err(|_| Errno::EEXIST)?;
+    // SAFETY: all-zero is a valid sigaction: default action, empty mask, no flags.
+    let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    action.sa_sigaction = ours;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
-    // SAFETY: as above.
-    let previous = Previous(UnsafeCell::new(unsafe { std::mem::zeroed() }));
-    // SAFETY: both blocks are valid; the handler's promise is the caller's.
-    super::check(unsafe { libc::sigaction(signal as i32, &action, previous.0.get()) })?;
-    Ok(previous)
+    // SAFETY: fills and edits the mask of a live sigaction. The synchronous signals stay unblocked:
+    // blocked, they would turn a bug in the handler into a death by the wrong signal.
+    unsafe {
+        libc::sigfillset(&mut action.sa_mask);
+        for synchronous in
+            [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGABRT]
+        {
+            libc::sigdelset(&mut action.sa_mask, synchronous);
+        }
+    }
+    // SAFETY: a complete sigaction; the caller vouches for the handler.
+    Errno::check(unsafe { libc::sigaction(signal, &action, ptr::null_mut()) })
 }
 
-/// Whether `handler` is the one installed for `signal` right now.
-pub fn is_installed(signal: Signal, handler: Handler) -> bool {
-    // SAFETY: an all-zero sigaction is valid.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: a null new action only asks.
-    let result = unsafe { libc::sigaction(signal as i32, std::ptr::null(), &mut action) };
-    result == 0 && action.sa_sigaction == handler as *const () as usize
+/// The process's action for `signal`.
+fn current(signal: c_int) -> Result<libc::sigaction, Errno> {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: changes nothing; the kernel fills the struct, of which all-zero is valid too.
+    Errno::check(unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) })?;
+    // SAFETY: filled above.
+    Ok(unsafe { action.assume_init() })
 }
 
-/// The address a fault signal is about, and whether the kernel raised it for a real access.
+/// Does with a signal that is not ours what would have happened without our handler.
+///
+/// - A handler before ours is called, with its own kind of arguments and under the mask it would
+///   have had. (It runs on the alternate stack even if it did not ask for that: a handler cannot
+///   change stacks half-way.)
+/// - For the default action, it is restored; then a fault happens again when we return, and kills the
+///   process at the instruction that is to blame, while a signal sent by someone is sent again.
+/// - An ignored signal is ignored if someone sent it. A fault cannot be ignored: the kernel treats it
+///   as the default action, and so do we.
 ///
 /// # Safety
-/// `info` must be what the kernel passed to a handler.
-#[inline(always)]
-pub unsafe fn fault_address(info: *const libc::siginfo_t) -> Option<usize> {
-    // SAFETY: by the caller's promise.
-    let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
-    (code > 0).then_some(address)
-}
-
-/// Does what would have happened without our handler.
-///
-/// # Safety
-/// To be called from a handler, with the arguments the kernel gave it.
+/// Call it from the handler for `signal` only, with the arguments that the kernel gave to it, as the
+/// last thing the handler does: the handler before ours may not return.
 pub unsafe fn chain(
-    signal: libc::c_int,
-    info: *mut libc::siginfo_t,
-    context: *mut libc::c_void,
+    signal: c_int,
+    info: *mut siginfo_t,
+    context: *mut c_void,
     previous: &Previous,
 ) {
-    // SAFETY: written before it was shared.
-    let action = unsafe { &*previous.0.get() };
-    match action.sa_sigaction {
-        libc::SIG_DFL => default_action(signal, info),
-        libc::SIG_IGN => {
-            // The kernel does not honour "ignore" for a fault of the thread's own; an asynchronous
-            // signal is dropped.
-            // SAFETY: by the caller's promise.
-            if unsafe { (*info).si_code } > 0 {
-                default_action(signal, info);
+    // SAFETY: the kernel gave us `info`.
+    let synchronous = unsafe { is_synchronous(info) };
+    match previous.handler() {
+        libc::SIG_IGN if !synchronous => {}
+        libc::SIG_DFL | libc::SIG_IGN => {
+            // SAFETY: all-zero is the default action.
+            let default: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+            // SAFETY: a complete sigaction. The signal is blocked while we handle it, so the one we
+            // send is delivered when we return.
+            unsafe {
+                libc::sigaction(signal, &default, ptr::null_mut());
+                if !synchronous {
+                    libc::raise(signal);
+                }
             }
         }
-        handler if action.sa_flags & libc::SA_SIGINFO != 0 => {
-            // SAFETY: the previous owner installed it as a three-argument handler.
-            let handler: Handler = unsafe { std::mem::transmute(handler) };
-            handler(signal, info, context);
-        }
-        handler => {
-            // SAFETY: the previous owner installed it as a one-argument handler.
-            let handler: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(handler) };
-            handler(signal);
-        }
+        // SAFETY: neither default nor ignore, so it is the address of a function.
+        handler => unsafe { call(handler, signal, info, context, previous) },
     }
 }
 
-fn default_action(signal: libc::c_int, info: *mut libc::siginfo_t) {
-    // SAFETY: restoring the default disposition; on return a synchronous fault repeats and takes it.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
-    // SAFETY: called from a handler with the kernel's block.
-    if unsafe { (*info).si_code } <= 0 {
-        // SAFETY: raised again for the default action; delivered when the handler returns.
-        unsafe { libc::raise(signal) };
+/// # Safety
+/// As for [`chain`]; `handler` must be the handler of `previous`.
+unsafe fn call(
+    handler: usize,
+    signal: c_int,
+    info: *mut siginfo_t,
+    context: *mut c_void,
+    previous: &Previous,
+) {
+    if previous.flag(libc::SA_RESETHAND) && previous.spent.swap(true, Ordering::Relaxed) {
+        // Another thread's fault has used it up since we looked: now it is the default action.
+        // SAFETY: the same arguments, and `spent` now makes it a default action.
+        return unsafe { chain(signal, info, context, previous) };
     }
+    let mut ours = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the kernel gave us `context`; the masks are live and all-zero is an empty one.
+    unsafe {
+        let mask = mask_for(signal, context, previous);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &mask, ours.as_mut_ptr());
+    }
+    if previous.flag(libc::SA_SIGINFO) {
+        // SAFETY: the kernel would have called this address so.
+        unsafe { std::mem::transmute::<usize, Handler>(handler)(signal, info, context) };
+    } else {
+        // SAFETY: the kernel would have called this address so.
+        unsafe { std::mem::transmute::<usize, PlainHandler>(handler)(signal) };
+    }
+    // SAFETY: the mask was filled above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, ours.as_ptr(), ptr::null_mut()) };
 }
 
-/// A pre-touched alternate signal stack of the current thread, with a guard page below it. Taken
-/// away again when dropped, on the same thread.
+/// The mask the kernel would have given the handler before ours: what was blocked when the signal
+/// came, what the action blocks, and the signal itself.
 ///
-/// Pre-touched, because writing a signal frame to an untouched page is itself a fault, in kernel mode,
-/// that takes `mmap_lock`.
+/// # Safety
+/// `context` must be the kernel's.
+unsafe fn mask_for(signal: c_int, context: *mut c_void, previous: &Previous) -> libc::sigset_t {
+    /// The kernel's mask has one bit for each of 64 signals; the C library's type has room for more,
+    /// which the kernel does not fill.
+    const KERNEL_MASK: usize = 64 / 8;
+    // SAFETY: all-zero is an empty mask.
+    let mut mask: libc::sigset_t = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: the context is the kernel's ucontext, whose mask has `KERNEL_MASK` bytes at the least;
+    // both masks are live and do not overlap. sigaddset and sigismember work on live masks.
+    unsafe {
+        let before = &raw const (*context.cast::<libc::ucontext_t>()).uc_sigmask;
+        ptr::copy_nonoverlapping(before.cast::<u8>(), (&raw mut mask).cast::<u8>(), KERNEL_MASK);
+        for other in 1..64 {
+            if libc::sigismember(&previous.action.sa_mask, other) == 1 {
+                libc::sigaddset(&mut mask, other);
+            }
+        }
+        if !previous.flag(libc::SA_NODEFER) {
+            libc::sigaddset(&mut mask, signal);
+        }
+    }
+    mask
+}
+
+/// The address whose access raised the signal.
+///
+/// # Safety
+/// `info` must come from the kernel, for SIGBUS or SIGSEGV.
+pub unsafe fn fault_address(info: *const siginfo_t) -> usize {
+    // SAFETY: see the contract.
+    unsafe { (*info).si_addr() as usize }
+}
+
+/// Whether a fault raised the signal, and not someone who sent it.
+///
+/// # Safety
+/// `info` must come from the kernel.
+pub unsafe fn is_synchronous(info: *const siginfo_t) -> bool {
+    // SAFETY: see the contract.
+    unsafe { (*info).si_code > 0 }
+}
+
+/// Whether a SIGBUS says that there is no memory behind a mapped address: what userfaultfd raises
+/// for a missing page. (So does a file that was truncated: the address decides.)
+///
+/// # Safety
+/// `info` must come from the kernel, for SIGBUS.
+pub unsafe fn is_bus_adrerr(info: *const siginfo_t) -> bool {
+    // SAFETY: see the contract.
+    unsafe { (*info).si_code == libc::BUS_ADRERR }
+}
+
+/// Whether a SIGSEGV says that the rights of a mapping forbid the access: what `mprotect` causes.
+///
+/// # Safety
+/// `info` must come from the kernel, for SIGSEGV.
+pub unsafe fn is_segv_accerr(info: *const siginfo_t) -> bool {
+    /// `SEGV_ACCERR`, the same on every architecture of Linux.
+    const SEGV_ACCERR: c_int = 2;
+    // SAFETY: see the contract.
+    unsafe { (*info).si_code == SEGV_ACCERR }
+}
+
+/// An alternate signal stack for one thread, with an inaccessible page below it.
+///
+/// Its pages are touched beforehand: the kernel writes the signal frame itself, and a fault it takes
+/// there goes through `mmap_lock`, inside every first fault of a thread. Rust gives its threads an
+/// alternate stack of their own, but of the minimal size; it comes back when this one is dropped.
+///
+/// It stays on the thread that made it.
+#[derive(Debug)]
 pub struct AltStack {
-    memory: usize,
-    len: usize,
-    previous: libc::stack_t,
+    /// Guard page and stack.
+    range: Reservation,
+    before: libc::stack_t,
+    not_send: PhantomData<*mut ()>,
+}
+
+/// Why a thread got no alternate stack.
+#[derive(Debug, thiserror::Error)]
+pub enum AltStackError {
+    /// No memory for it.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// A system call failed.
+    #[error("cannot set an alternate signal stack: {call} failed with {errno}")]
+    Refused {
+        /// Which one.
+        call: &'static str,
+        /// Its error: `EPERM` means that the thread runs on an alternate stack at this moment.
+        errno: Errno,
+    },
+}
+
+impl From<AltStackError> for io::Error {
+    fn from(e: AltStackError) -> io::Error {
+        io::Error::other(e)
+    }
 }
 
 impl AltStack {
-    /// Installs one on the calling thread.
-    pub fn install() -> Result<AltStack, super::Errno> {
-        let page = super::page_size();
-        const AT_MINSIGSTKSZ: libc::c_ulong = 51;
-        // SAFETY: no preconditions; 0 if unknown.
-        let minimum = unsafe { libc::getauxval(AT_MINSIGSTKSZ) } as usize;
-        let len = (64 * 1024 + minimum).next_multiple_of(page) + page;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
-        // SAFETY: a fresh mapping disturbs nothing.
-        let memory = unsafe {
-            let protection = libc::PROT_READ | libc::PROT_WRITE;
-            libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0)
-        };
-        if memory == libc::MAP_FAILED {
-            return Err(super::Errno::last());
-        }
-        // SAFETY: the lowest page of the fresh mapping; an overflow then faults instead of spilling.
-        unsafe { libc::mprotect(memory, page, libc::PROT_NONE) };
-        let stack = libc::stack_t {
-            ss_sp: (memory as usize + page) as *mut _,
-            ss_flags: 0,
-            ss_size: len - page,
-        };
-        // SAFETY: an all-zero stack_t is valid.
-        let mut previous: libc::stack_t = unsafe { std::mem::zeroed() };
-        // SAFETY: the new stack is mapped and stays so until `drop`.
-        let result = super::check(unsafe { libc::sigaltstack(&stack, &mut previous) });
-        match result {
-            Ok(()) => Ok(AltStack { memory: memory as usize, len, previous }),
-            Err(errno) => {
-                // SAFETY: nobody uses it.
-                unsafe { libc::munmap(memory, len) };
-                Err(errno)
+    /// Bytes for what runs on it, beside what the processor's state takes.
+    pub const ROOM: usize = 64 << 10;
+
+    /// Gives the calling thread an alternate stack, until the value is dropped.
+    ///
+    /// # Errors
+    /// [`AltStackError`].
+    pub fn install() -> Result<AltStack, AltStackError> {
+        // What one signal frame takes here: with wide vector registers, more than MINSIGSTKSZ.
+        // SAFETY: reads the process's auxiliary vector; 0 if the kernel does not tell.
+        let frame = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
+        let page = page_size();
+        let size = (AltStack::ROOM + frame.max(libc::MINSIGSTKSZ)).next_multiple_of(page);
+        let range = Reservation::anonymous(page + size, page, "firn: signal stack")?;
+        let (guard, stack) = (range.base(), range.base() + page);
+        // SAFETY: fresh memory of ours, which nobody else knows.
+        unsafe {
+            map::protect(guard, page, Protection::None)
+                .map_err(|errno| AltStackError::Refused { call: "mprotect", errno })?;
+            for at in (stack..range.end()).step_by(page) {
+                (at as *mut u8).write_volatile(0);
             }
         }
+        let ours = libc::stack_t { ss_sp: stack as *mut c_void, ss_flags: 0, ss_size: size };
+        let mut before = MaybeUninit::<libc::stack_t>::zeroed();
+        // SAFETY: the stack is mapped until `drop` has taken it away from the kernel again; the
+        // kernel fills `before`, of which all-zero is valid too.
+        let before = unsafe {
+            Errno::check(libc::sigaltstack(&ours, before.as_mut_ptr()))
+                .map_err(|errno| AltStackError::Refused { call: "sigaltstack", errno })?;
+            before.assume_init()
+        };
+        Ok(AltStack { range, before, not_send: PhantomData })
+    }
+
+    /// Bytes that handlers can use.
+    pub fn size(&self) -> usize {
+        self.range.len() - page_size()
+    }
+
+    /// Whether `addr` lies on the stack or its guard page.
+    pub fn contains(&self, addr: usize) -> bool {
+        self.range.contains(addr)
     }
 }
 
 impl Drop for AltStack {
     fn drop(&mut self) {
-        // SAFETY: puts back what was there; our stack is not in use, as this is not a handler.
-        unsafe {
-            libc::sigaltstack(&self.previous, std::ptr::null_mut());
-            libc::munmap(self.memory as *mut _, self.len);
+        let mut now = MaybeUninit::<libc::stack_t>::zeroed();
+        // SAFETY: asks only; the kernel fills `now`, of which all-zero is valid too.
+        let now = unsafe {
+            libc::sigaltstack(ptr::null(), now.as_mut_ptr());
+            now.assume_init()
+        };
+        // If it is not ours any more, whoever changed it knows better: late in a thread's exit, Rust
+        // has already disabled alternate stacks and unmapped the one we would restore.
+        if now.ss_flags & libc::SS_DISABLE == 0 && self.contains(now.ss_sp as usize) {
+            let mut before = self.before;
+            before.ss_flags &= libc::SS_DISABLE;
+            // SAFETY: the stack that was there when ours was installed, or none; we are not on ours.
+            let result = unsafe { libc::sigaltstack(&before, ptr::null_mut()) };
+            debug_assert_eq!(result, 0, "sigaltstack: {}", Errno::last());
         }
     }
 }

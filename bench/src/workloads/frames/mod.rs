@@ -14,6 +14,7 @@ use super::rendezvous::{Meeting, Rendezvous};
 use super::rng::{Rng, stream};
 use super::{Bench, Check, Outcome, Throughput, WorkloadError, run_mutators};
 use crate::clock;
+use crate::measure::cpu::{CpuClock, CpuUse};
 use crate::measure::frames::judge_latencies;
 use crate::measure::latency::{Discipline, Latency, Percentiles};
 
@@ -72,6 +73,7 @@ struct Ui {
     sum: u64,
     walked: usize,
     window: (u64, u64),
+    cpu: CpuUse,
     partial: bool,
 }
 
@@ -194,6 +196,7 @@ fn interface(
     (ui.latencies, ui.durations) = (Vec::with_capacity(measured), Vec::with_capacity(measured));
     for (frames, record) in [(warm, false), (measured, true)] {
         bench.progress.stage(if record { "rendering, measured" } else { "rendering, warm-up" });
+        let cpu = CpuClock::now();
         let s0 = clock::now() + 10_000_000;
         if record {
             ui.window.0 = s0;
@@ -217,7 +220,7 @@ fn interface(
                 break;
             }
         }
-        ui.window.1 = clock::now();
+        (ui.window.1, ui.cpu) = (clock::now(), cpu.elapsed());
         if ui.partial {
             break;
         }
@@ -320,6 +323,7 @@ fn outcome(params: FramesParams, ui: Ui) -> Outcome {
     Outcome {
         window: ui.window,
         mutators: params.threads as u32,
+        cpu: ui.cpu,
         throughput: Throughput { operations: frames, per_second, unit: "frames" },
         latencies: latency.into_iter().collect(),
         frames: judge_latencies(&ui.latencies),

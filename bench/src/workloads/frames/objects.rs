@@ -39,12 +39,7 @@ pub fn size(r: u64) -> usize {
 
 /// Allocates the object that `r` selects; [`size`] bytes of the reservation are used.
 #[inline]
-pub fn alloc<'a>(
-    nogc: &NoGc<'a, '_>,
-    r: u64,
-    next: Option<Gc<'a, Head>>,
-    id: u64,
-) -> Gc<'a, Head> {
+pub fn alloc<'a>(nogc: &NoGc<'a, '_>, r: u64, next: Option<Gc<'a, Head>>, id: u64) -> Gc<'a, Head> {
     let cx: &Scope<'_> = nogc;
     let head = Head { next: Field::from_option(cx, next), id, v: r };
     macro_rules! filled {

@@ -91,7 +91,12 @@ impl Hub {
 
 impl Pair {
     /// A cell in front of `tail`.
-    pub fn new(cx: &Scope<'_>, id: u64, head: Option<Gc<'_, Hub>>, tail: Option<Gc<'_, Pair>>) -> Pair {
+    pub fn new(
+        cx: &Scope<'_>,
+        id: u64,
+        head: Option<Gc<'_, Hub>>,
+        tail: Option<Gc<'_, Pair>>,
+    ) -> Pair {
         Pair { head: Field::from_option(cx, head), tail: Field::from_option(cx, tail), id }
     }
 }
@@ -134,12 +139,10 @@ pub trait Element: Plain {
     fn make(r: u64) -> Self;
     /// The element's bits.
     fn bits(self) -> u64;
-    /// An array of such elements as an object of any kind.
-    fn wrap(array: Gc<'_, DataArray<Self>>) -> Any<'_>;
 }
 
 macro_rules! elements {
-    ($($t:ident $kind:ident: $r:ident => $make:expr, $x:ident => $bits:expr;)*) => { $(
+    ($($t:ident: $r:ident => $make:expr, $x:ident => $bits:expr;)*) => { $(
         impl Element for $t {
             fn make($r: u64) -> $t {
                 $make
@@ -148,24 +151,21 @@ macro_rules! elements {
                 let $x = self;
                 $bits
             }
-            fn wrap(array: Gc<'_, DataArray<$t>>) -> Any<'_> {
-                Any::$kind(array)
-            }
         }
     )* };
 }
 
 elements! {
-    u8 U8: r => r as u8, x => u64::from(x);
-    i8 I8: r => r as i8, x => x as u64;
-    u16 U16: r => r as u16, x => u64::from(x);
-    i16 I16: r => r as i16, x => x as u64;
-    u32 U32: r => r as u32, x => u64::from(x);
-    i32 I32: r => r as i32, x => x as u64;
-    u64 U64: r => r, x => x;
-    i64 I64: r => r as i64, x => x as u64;
-    f32 F32: r => (r as i32) as f32, x => u64::from(x.to_bits());
-    f64 F64: r => (r as i64) as f64, x => x.to_bits();
+    u8: r => r as u8, x => u64::from(x);
+    i8: r => r as i8, x => x as u64;
+    u16: r => r as u16, x => u64::from(x);
+    i16: r => r as i16, x => x as u64;
+    u32: r => r as u32, x => u64::from(x);
+    i32: r => r as i32, x => x as u64;
+    u64: r => r, x => x;
+    i64: r => r as i64, x => x as u64;
+    f32: r => (r as i32) as f32, x => u64::from(x.to_bits());
+    f64: r => (r as i64) as f64, x => x.to_bits();
 }
 
 /// What a slot holds. `N` stands for an object: a reference in the heap, an id in the model.
@@ -214,6 +214,12 @@ macro_rules! kinds {
         pub enum Any<'m> {
             $(#[doc = concat!("`", stringify!($type), "`")] $kind(Gc<'m, $type>),)*
         }
+
+        $(impl<'m> From<Gc<'m, $type>> for Any<'m> {
+            fn from(gc: Gc<'m, $type>) -> Any<'m> {
+                Any::$kind(gc)
+            }
+        })*
 
         impl Any<'_> {
             /// The object's kind.
@@ -366,17 +372,12 @@ macro_rules! for_element {
         }
     };
 }
-pub(super) use {for_data, for_element};
+pub(super) use for_element;
 
 impl Kind {
     /// Whether objects of this kind differ in length.
     pub fn is_array(self) -> bool {
         !matches!(self, Kind::Hub | Kind::Pair | Kind::Wide | Kind::Store)
-    }
-
-    /// Whether objects of this kind are arrays of plain data.
-    pub fn is_data(self) -> bool {
-        self.is_array() && self != Kind::List
     }
 
     /// Whether data word 0 is the object's id, which never changes.
@@ -552,8 +553,7 @@ impl<'m> Any<'m> {
     pub fn set_word(&self, i: usize, r: u64) {
         match self {
             Any::Hub(hub) if i == 1 => hub.stamp.store(r, Ordering::Relaxed),
-            Any::Wide(wide) if i > 0 => wide.lanes[(i - 1) / LANE_WORDS].data
-                [(i - 1) % LANE_WORDS]
+            Any::Wide(wide) if i > 0 => wide.lanes[(i - 1) / LANE_WORDS].data[(i - 1) % LANE_WORDS]
                 .store(r, Ordering::Relaxed),
             any => for_data!(any, array => array.set(i, Element::make(r)), else {
                 panic!("word {i} of {:?} never changes", any.kind())
@@ -569,10 +569,5 @@ impl<'m> Any<'m> {
     /// The pair, if it is one.
     pub fn pair(self) -> Option<Gc<'m, Pair>> {
         if let Any::Pair(pair) = self { Some(pair) } else { None }
-    }
-
-    /// Whether the two are one object.
-    pub fn same(self, other: Any<'_>) -> bool {
-        self.address() == other.address()
     }
 }

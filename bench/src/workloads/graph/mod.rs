@@ -16,6 +16,7 @@ mod digest;
 mod kinds;
 mod model;
 mod mutator;
+mod repeat;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -26,6 +27,7 @@ use self::digest::{HeapView, first_difference, heap_roots};
 use self::kinds::{Edge, Hub, Registers};
 use self::model::{Model, Objects, Partition, Snapshot};
 use self::mutator::{Mutator, Tables};
+pub use self::repeat::repeat;
 use super::rendezvous::{Meeting, Rendezvous};
 use super::rng::mix;
 use super::{Bench, run_mutators};
@@ -100,7 +102,9 @@ pub enum GraphError {
     #[error("{0}")]
     OutOfMemory(OutOfMemory),
     /// The heap and the model have different digests at the end of a round.
-    #[error("round {round}, {when}: heap {heap:016x}, model {model:016x}; first difference at {first}")]
+    #[error(
+        "round {round}, {when}: heap {heap:016x}, model {model:016x}; first difference at {first}"
+    )]
     Differs {
         /// The round, from 0.
         round: usize,
@@ -240,9 +244,8 @@ fn thread<'s>(shared: &Shared<'_>, n: usize, cx: &mut Scope<'s>) -> Result<Ran, 
         let globals = make_globals(cx, params.threads).map_err(GraphError::OutOfMemory)?;
         shared.globals.set(globals).ok().expect("only the first thread makes the globals");
     }
-    let met = |cx: &mut Scope<'s>| {
-        cx.blocking(|| shared.meeting.wait(bench.stop)) != Meeting::Stopped
-    };
+    let met =
+        |cx: &mut Scope<'s>| cx.blocking(|| shared.meeting.wait(bench.stop)) != Meeting::Stopped;
     if !met(cx) {
         return Ok(ran);
     }
@@ -297,10 +300,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn make_globals(cx: &mut Scope<'_>, threads: usize) -> Result<Root<Globals>, OutOfMemory> {
-    let globals = cx.alloc(Globals {
-        registers: Field::null(),
-        tables: [Field::null(), Field::null()],
-    })?;
+    let globals =
+        cx.alloc(Globals { registers: Field::null(), tables: [Field::null(), Field::null()] })?;
     for i in 0..2 {
         let table = cx.alloc_refs::<Hub>(threads * SEGMENT)?;
         globals.get(cx).tables[i].store(cx, Some(table.get(cx)));
@@ -336,11 +337,8 @@ fn end_of_round(
     compare(cx, globals, &model, want.value, round, "after the forced collection")?;
     let bytes = model.retain(&want.reached);
     model.hand_over(HANDOVER);
-    let published = model
-        .partitions
-        .iter()
-        .flat_map(|p| p.segments[round % 2].iter().copied())
-        .collect();
+    let published =
+        model.partitions.iter().flat_map(|p| p.segments[round % 2].iter().copied()).collect();
     *snapshot = Snapshot {
         round: round + 1,
         frozen: Arc::new(frozen),
@@ -410,6 +408,10 @@ mod tests {
         };
         let ran = run(&options, &params, None).unwrap();
         let (early, late) = ran.reachable.split_at(30);
-        assert!(late.iter().max() < Some(&(4 * early.iter().max().unwrap())), "{:?}", ran.reachable);
+        assert!(
+            late.iter().max() < Some(&(4 * early.iter().max().unwrap())),
+            "{:?}",
+            ran.reachable
+        );
     }
 }

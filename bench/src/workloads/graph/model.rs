@@ -139,10 +139,9 @@ impl Model<'_> {
     /// The roots in their canonical order: the registers by thread, kind and index, then the two
     /// shared tables.
     pub fn roots(&self) -> Vec<Edge<Id>> {
-        let registers =
-            self.partitions.iter().flat_map(|p| p.registers.iter().flatten().copied());
-        let tables =
-            (0..2).flat_map(|t| self.partitions.iter().flat_map(move |p| p.segments[t].iter().copied()));
+        let registers = self.partitions.iter().flat_map(|p| p.registers.iter().flatten().copied());
+        let tables = (0..2)
+            .flat_map(|t| self.partitions.iter().flat_map(move |p| p.segments[t].iter().copied()));
         registers.chain(tables).map(Edge::to).collect()
     }
 

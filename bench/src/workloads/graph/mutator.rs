@@ -6,7 +6,7 @@
 //! same, and the heap must be too. A thread changes and looks into only what it owns, looks into
 //! what is frozen, and stores references to anything it holds.
 
-use firn::{Gc, NoGc, OutOfMemory, RefArray, Scope};
+use firn::{Gc, NoGc, OutOfMemory, RefArray, Scope, Trace};
 
 use super::GraphError;
 use super::kinds::{
@@ -199,9 +199,9 @@ impl<'s> Mutator<'s> {
         let style = self.rng.below(3);
         let object = Object::new(kind, id, len);
         match kind {
-            Kind::Hub => self.allocate(cx, into, style, Hub::new(id), Any::Hub)?,
-            Kind::Wide => self.allocate(cx, into, style, Wide::new(id), Any::Wide)?,
-            Kind::Store => self.allocate(cx, into, style, Store::new(id), Any::Store)?,
+            Kind::Hub => self.allocate(cx, into, style, Hub::new(id))?,
+            Kind::Wide => self.allocate(cx, into, style, Wide::new(id))?,
+            Kind::Store => self.allocate(cx, into, style, Store::new(id))?,
             Kind::Pair => return self.cons(cx, into, style, object, id),
             Kind::List => self.allocate_list(cx, into, style, len)?,
             data => self.allocate_data(cx, into, style, data, len, id)?,
@@ -217,29 +217,32 @@ impl<'s> Mutator<'s> {
     }
 
     /// Allocates a fixed object into a register, in one of the three ways that there are.
-    fn allocate<T: firn::Trace>(
+    fn allocate<T>(
         &mut self,
         cx: &mut Scope<'s>,
         into: usize,
         style: usize,
         value: T,
-        wrap: impl for<'m> Fn(Gc<'m, T>) -> Any<'m>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Stop>
+    where
+        T: Trace,
+        for<'m> Any<'m>: From<Gc<'m, T>>,
+    {
         let registers = &self.registers;
         match style {
             0 => {
                 let nogc = cx.reserve(NoGc::size_of::<T>())?;
-                registers.set(&nogc, into, wrap(nogc.alloc(value)));
+                registers.set(&nogc, into, nogc.alloc(value).into());
             }
             1 => cx.scope(|cx| {
                 let local = cx.alloc(value)?;
-                registers.set(cx, into, wrap(local.get(cx)));
+                registers.set(cx, into, local.get(cx).into());
                 Ok::<_, OutOfMemory>(())
             })?,
             _ => cx.scope(|cx| {
                 let local = cx.nest(|cx| cx.alloc_with(|_| value))?;
                 cx.safepoint();
-                registers.set(cx, into, wrap(local.get(cx)));
+                registers.set(cx, into, local.get(cx).into());
                 Ok::<_, OutOfMemory>(())
             })?,
         }
@@ -327,12 +330,12 @@ impl<'s> Mutator<'s> {
                 let nogc = cx.reserve(NoGc::size_of_data::<E>(len))?;
                 let array = nogc.alloc_data::<E>(len);
                 array.copy_from(0, &values);
-                registers.set(&nogc, into, E::wrap(array));
+                registers.set(&nogc, into, array.into());
             } else {
                 cx.scope(|cx| {
                     let array = cx.alloc_data::<E>(len)?;
                     array.get(cx).copy_from(0, &values);
-                    registers.set(cx, into, E::wrap(array.get(cx)));
+                    registers.set(cx, into, array.get(cx).into());
                     Ok::<_, OutOfMemory>(())
                 })?;
             }

@@ -141,7 +141,11 @@ impl<'s> Cache<'s> {
     }
 
     fn insert(&mut self, cx: &mut Scope<'s>, key: u64) -> Result<(), OutOfMemory> {
-        if self.size == self.capacity { self.evict(cx) } else { self.size += 1 }
+        if self.size == self.capacity {
+            self.evict(cx)
+        } else {
+            self.size += 1
+        }
         let hash = mix(key);
         let len = 64 + (hash % 961) as usize;
         let bytes = NoGc::size_of::<Node>() + NoGc::size_of_data::<u8>(len);

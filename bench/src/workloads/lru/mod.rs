@@ -18,6 +18,7 @@ use super::rendezvous::{Meeting, Rendezvous};
 use super::rng::stream;
 use super::{Bench, Check, Outcome, Throughput, WorkloadError, run_mutators};
 use crate::clock;
+use crate::measure::cpu::{CpuClock, CpuUse};
 use crate::measure::frames::{RATES, VirtualRenderer, judge};
 use crate::measure::latency::{Discipline, Latency, Recorder};
 
@@ -85,6 +86,8 @@ struct Ran {
     sum: u64,
     first: u64,
     last: u64,
+    /// Of the whole process; only the first thread reads it.
+    cpu: CpuUse,
     partial: bool,
 }
 
@@ -136,7 +139,7 @@ fn thread<'s>(shared: &Shared<'_>, n: usize, cx: &mut Scope<'s>) -> Result<Ran, 
     }
     let total: f64 = params.stages.iter().map(|s| s.seconds).sum();
     let (mut closed_rate, mut elapsed) = (0.0, 0.0);
-    let mut end = 0;
+    let (mut end, mut cpu) = (0, None);
     for (i, &stage) in params.stages.iter().enumerate() {
         // A stage follows the one before without a stop; only a change of the way in which
         // operations are offered is a new beginning for all threads.
@@ -155,6 +158,9 @@ fn thread<'s>(shared: &Shared<'_>, n: usize, cx: &mut Scope<'s>) -> Result<Ran, 
             let kind = if stage.measured { "measuring" } else { "warming up" };
             bench.progress.stage(&format!("{kind}, {} loop", stage.mode.label()));
             bench.progress.share(elapsed / total);
+        }
+        if stage.measured && n == 0 {
+            cpu.get_or_insert_with(CpuClock::now);
         }
         let (hits, misses) = (cache.hits, cache.misses);
         let bounds = Window { begin, end, total, elapsed, reporter: n == 0 };
@@ -175,6 +181,7 @@ fn thread<'s>(shared: &Shared<'_>, n: usize, cx: &mut Scope<'s>) -> Result<Ran, 
         if stage.measured {
             ran.first = if ran.first == 0 { begin } else { ran.first };
             ran.last = clock::now();
+            ran.cpu = cpu.as_ref().map(CpuClock::elapsed).unwrap_or_default();
         }
         ran.partial = bench.stop.requested();
         ran.parts.push(part);
@@ -314,9 +321,8 @@ fn outcome(params: &LruParams, ran: Vec<Ran>) -> Outcome {
         parts.iter().for_each(|p| all.merge(&p.recorder));
         let Some(percentiles) = all.percentiles() else { continue };
         let reached = parts.iter().map(|p| p.recorder.count() as f64 / p.seconds).sum();
-        let offered = (stage.mode != Discipline::Closed).then(|| {
-            stage.rate.unwrap_or_else(|| half_of_closed(params, &ran, i))
-        });
+        let offered = (stage.mode != Discipline::Closed)
+            .then(|| stage.rate.unwrap_or_else(|| half_of_closed(params, &ran, i)));
         latencies.push(Latency {
             mode: stage.mode,
             offered_ops_s: offered,
@@ -352,6 +358,7 @@ fn outcome(params: &LruParams, ran: Vec<Ran>) -> Outcome {
     Outcome {
         window: (first, last),
         mutators: params.threads as u32,
+        cpu: ran.first().map(|r| r.cpu).unwrap_or_default(),
         throughput: throughput.unwrap_or(Throughput {
             operations: 0,
             per_second: 0.0,
@@ -405,21 +412,20 @@ pub fn verify(
         for _ in 0..capacity {
             cache.fill_one(cx)?;
         }
-        let begin = clock::now();
+        let (cpu, begin) = (CpuClock::now(), clock::now());
         for n in 0..ops {
             cache.op(cx)?;
             if n % 4096 == 0 {
                 bench.progress.share(n as f64 / ops as f64);
                 if bench.stop.requested() {
-                    return Ok((None, (begin, clock::now()), n));
+                    return Ok((None, (begin, clock::now()), n, cpu.elapsed()));
                 }
             }
         }
-        let verified =
-            Verified { hits: cache.hits, misses: cache.misses, sum: cache.sum as i64 };
-        Ok::<_, OutOfMemory>((Some(verified), (begin, clock::now()), ops))
+        let verified = Verified { hits: cache.hits, misses: cache.misses, sum: cache.sum as i64 };
+        Ok::<_, OutOfMemory>((Some(verified), (begin, clock::now()), ops, cpu.elapsed()))
     })?;
-    let (verified, window, done) = ran.pop().expect("one mutator ran");
+    let (verified, window, done, cpu) = ran.pop().expect("one mutator ran");
     let mut checks = Vec::new();
     if let Some(v) = verified.filter(|_| capacity == SPEC_CAPACITY && seed == 0 && ops == SPEC_OPS)
     {
@@ -432,6 +438,7 @@ pub fn verify(
     let outcome = Outcome {
         window,
         mutators: 1,
+        cpu,
         throughput: Throughput {
             operations: done,
             per_second: done as f64 / seconds.max(1e-9),

@@ -1,0 +1,178 @@
+//! The command line: what there is, and how everything that goes wrong reaches the user.
+//!
+//! Exit codes: 0 done, 1 a check or a gate failed, 2 bad usage, 3 the machine lacks something
+//! (130 after an interruption, when a partial report was written). Bad usage gets one line on
+//! standard error that begins with `firn: `.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::doctor::{self, DoctorArgs};
+use crate::exit::{Exit, Failure};
+use crate::progress::{Progress, Stop};
+use crate::stress::options::StressArgs;
+use crate::stress::report_json::Sink;
+use crate::stress::{report_json, report_text, run};
+
+/// A managed heap that compacts while the program runs: try it, measure it, see what this machine
+/// can do.
+#[derive(Debug, Parser)]
+#[command(name = "firn", version, after_help = EXIT_CODES, max_term_width = 80)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 a check or gate failed, 2 bad usage, 3 the machine lacks
+something (named, with the remedy), 130 interrupted (a partial report is given).";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a workload on real mutator threads while the collector compacts their heap, and report
+    /// what it cost them
+    #[command(after_help = EXIT_CODES)]
+    Stress(Box<StressArgs>),
+    /// Say what this machine can do, and the remedy for each thing that is missing
+    #[command(after_help = EXIT_CODES)]
+    Doctor(DoctorArgs),
+}
+
+/// Parses the arguments of the process, does what they say, and returns the exit code.
+pub fn main() -> ExitCode {
+    let done = match Cli::try_parse() {
+        Ok(cli) => dispatch(cli),
+        Err(error) => parse_error(&error),
+    };
+    match done {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            // Nothing is left to be done if standard error is closed too.
+            let _ = writeln!(std::io::stderr(), "firn: {failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    match cli.command {
+        None => {
+            print(&Cli::command().render_help().to_string());
+            Ok(Exit::Done)
+        }
+        Some(Command::Stress(args)) => stress(&args),
+        Some(Command::Doctor(args)) => doctor::run(&args, print),
+    }
+}
+
+fn stress(args: &StressArgs) -> Result<Exit, Failure> {
+    let plan = args.plan()?;
+    let sink = plan.json.as_deref().map(Sink::open).transpose()?;
+    let stop = Stop::new();
+    stop.connect_signals();
+    let progress = Progress::new(true);
+    let report = run::run(&plan, &stop, &progress)?;
+    if !matches!(sink, Some(Sink::Stdout)) {
+        print(&report_text::text(&report));
+    }
+    if let Some(sink) = sink {
+        sink.write(&report_json::value(&report)).map_err(|e| {
+            Failure::missing(format!("--json: the report could not be written: {e}"))
+        })?;
+    }
+    Ok(match report.passed() {
+        false => Exit::GateFailed,
+        true if report.outcome.partial => Exit::Interrupted,
+        true => Exit::Done,
+    })
+}
+
+/// Writes to standard output. A reader that went away (`firn ... | head`) is no error.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Help and version go to standard output; everything else becomes one line.
+fn parse_error(error: &clap::Error) -> Result<Exit, Failure> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            print(&error.render().to_string());
+            Ok(Exit::Done)
+        }
+        _ => Err(Failure::usage(one_line(&error.render().to_string()))),
+    }
+}
+
+/// What clap says over several lines, in one: without its label, and without the usage.
+fn one_line(rendered: &str) -> String {
+    let mut parts = Vec::new();
+    for line in rendered.lines() {
+        let line = line.trim();
+        if line.starts_with("Usage:") || line.starts_with("For more information") {
+            break;
+        }
+        if !line.is_empty() {
+            parts.push(line.strip_prefix("error: ").unwrap_or(line));
+        }
+    }
+    parts.join(" ") + " (see --help)"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(line: &str) -> Failure {
+        let error = Cli::try_parse_from(line.split_whitespace()).expect_err(line);
+        parse_error(&error).expect_err(line)
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bad_usage_is_one_line_with_the_name_and_the_value() {
+        for (line, parts) in [
+            ("firn stress --workload lur", ["lur", "lru, binary-trees"]),
+            ("firn stress --mutators many", ["many", "--mutators"]),
+            ("firn stress --duration -3", ["-3", "--help"]),
+            ("firn stress --duration soon", ["soon", "500ms"]),
+            ("firn stress --mode open", ["open", "metered"]),
+            ("firn stress --bakend stw", ["--bakend", "--backend"]),
+            ("firn dance", ["dance", "--help"]),
+        ] {
+            let failure = refused(line);
+            assert_eq!(failure.exit, Exit::Usage, "{line}");
+            assert!(!failure.message.contains('\n'), "{line}: {failure}");
+            for part in parts {
+                assert!(failure.message.contains(part), "{line}: {part}: {failure}");
+            }
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        for line in ["firn --help", "firn stress --help", "firn --version"] {
+            let error = Cli::try_parse_from(line.split_whitespace()).unwrap_err();
+            assert_eq!(parse_error(&error).unwrap(), Exit::Done, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_fits_a_terminal() {
+        let mut command = Cli::command();
+        let texts = [
+            command.render_help().to_string(),
+            command.find_subcommand_mut("stress").unwrap().render_help().to_string(),
+        ];
+        for line in texts.iter().flat_map(|t| t.lines()) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+}

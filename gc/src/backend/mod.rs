@@ -1,0 +1,150 @@
+//! The four ways to make to-pages missing and to install them, behind one trait.
+//!
+//! A back end answers for memory: where allocation's pages come from, how the to-range comes to have no
+//! pages, how a finished page is published, and what happens to a from-page that nobody reads any more.
+//! It knows nothing about marking or about objects. All back ends must produce identical heaps.
+
+mod art;
+mod mprotect;
+mod pingpong;
+mod stw;
+
+pub use art::Art;
+pub use mprotect::Mprotect;
+pub use pingpong::PingPong;
+pub use stw::Stw;
+
+use crate::build::View;
+use crate::config::{BackendKind, InstallKind};
+use crate::install::{Installed, Installer, Retries};
+use firn_heap::space::Space;
+use firn_heap::sys::Errno;
+
+/// Where the pages to be published are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// In a private buffer, which stays the caller's.
+    Buffer,
+    /// In recycled pages (a range's, from this page on), which may be moved away.
+    Staged,
+    /// They are from-pages with their final content, which may be moved away.
+    InPlace,
+}
+
+/// What the plan tells a back end about the flip.
+#[derive(Clone, Copy, Debug)]
+pub struct FlipPlan {
+    /// To-pages with marked objects.
+    pub marked_pages: usize,
+    /// First from-page allocated after marking began.
+    pub late_page: usize,
+    /// End of allocation in the from-range, in pages.
+    pub top_page: usize,
+}
+
+impl FlipPlan {
+    /// To-pages in all.
+    pub fn total_pages(&self) -> usize {
+        self.marked_pages + (self.top_page - self.late_page)
+    }
+}
+
+/// A run of recycled pages that a collector thread builds in.
+#[derive(Clone, Copy, Debug)]
+pub struct Staging {
+    /// Address of the first page.
+    pub address: usize,
+    /// Pages left.
+    pub pages: usize,
+    /// Which pool it came from (the back end's own numbering).
+    pub pool: usize,
+}
+
+/// A back end.
+pub trait Backend: Send + Sync {
+    /// Its name in options.
+    fn kind(&self) -> BackendKind;
+
+    /// How it installs pages.
+    fn install(&self) -> Option<InstallKind>;
+
+    /// The descriptor and the counters, if it uses userfaultfd.
+    fn installer(&self) -> Option<&Installer> {
+        None
+    }
+
+    /// Counts of incomplete operations.
+    fn retries(&self) -> Option<&Retries> {
+        self.installer().map(|installer| &installer.retries)
+    }
+
+    /// Makes up to `pages` pages (at most 64) of the current range, from `first` on, usable. Returns how
+    /// many, and which of them are zeroes; 0 if there is no memory left in the budget.
+    fn populate(&self, space: &Space, first: usize, pages: usize) -> (usize, u64);
+
+    /// Takes back populated pages of range `range` that were never entered.
+    fn give_back(&self, space: &Space, range: usize, first: usize, pages: usize, zeroed: u64);
+
+    /// Before the flip, concurrently: sees to it that the to-range will have no pages.
+    fn prepare(&self, space: &Space);
+
+    /// In the pause: makes the to-pages missing and the other range current.
+    fn flip(&self, space: &Space, plan: &FlipPlan) -> Result<View, Errno>;
+
+    /// Whether all pages are to be built in the pause.
+    fn builds_in_pause(&self) -> bool {
+        false
+    }
+
+    /// Publishes `pages` pages from to-page `page` on with the contents at `source`. Afterwards all of
+    /// them are present. Safe in the fault handler.
+    fn publish(
+        &self,
+        space: &Space,
+        view: &View,
+        page: usize,
+        source: usize,
+        pages: usize,
+        kind: Source,
+    ) -> Installed;
+
+    /// Recycled pages to build in: 64 neighbours. `None`: build in a buffer and copy.
+    fn staging(&self, _space: &Space) -> Option<Staging> {
+        None
+    }
+
+    /// Takes back what is left of a staging run, or those pages of it that were not moved (`mask`).
+    fn unstage(&self, _space: &Space, _staging: &Staging, _mask: u64) {}
+
+    /// Notes that `pages` pages of a staging run were moved away.
+    fn moved_out(&self, _space: &Space, _pool: usize, _address: usize, _pages: usize) {}
+
+    /// Takes from-pages that nobody reads any more.
+    fn recycle(&self, space: &Space, view: &View, from_page: usize, pages: usize);
+
+    /// After the last page: undoes what the flip set up. Returns pages given back to the kernel.
+    fn finish(&self, space: &Space, view: &View) -> usize;
+
+    /// Gives up to `pages` free pages back to the kernel; returns how many.
+    fn release(&self, _space: &Space, _pages: usize) -> usize {
+        0
+    }
+}
+
+/// Moves a run, and copies the pages of it that refuse to be moved: `refused` then names those whose
+/// source page is still where it was.
+fn move_or_copy(
+    installer: &Installer,
+    space: &Space,
+    dst: usize,
+    src: usize,
+    pages: usize,
+) -> Installed {
+    let bytes = space.geometry.page;
+    let mut done = installer.move_run(dst, src, pages);
+    for bit in (0..pages).filter(|bit| done.refused >> bit & 1 != 0) {
+        let copied = installer.copy(dst + bit * bytes, src + bit * bytes, 1);
+        space.commit_regardless(copied.published as usize);
+    }
+    done
+}

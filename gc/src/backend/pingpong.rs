@@ -1,0 +1,333 @@
+//! Two ranges, registered once at start-up; a cycle moves from one to the other.
+//!
+//! The to-range has no pages when the flip comes, so the flip needs no system call at all. Pages are
+//! built in consumed from-pages and moved to their place in runs of 64; dense and late from-pages are moved
+//! as they are. What a cycle leaves over stays mapped in the old from-range and feeds allocation; before
+//! that range becomes a to-range again, the rest of it is moved to the parking range. `mmap_lock` is never
+//! taken for writing.
+//!
+//! With `install=copy` (or without MOVE in the kernel) pages are copied from a buffer, and consumed pages
+//! are given back to the kernel, as ART did before MOVE.
+//!
+//! With verification on, the flip moves the from-range's pages to a *vault* (by `mremap`, which does take
+//! the lock), so that any use of an old address faults at once.
+
+use super::{Backend, FlipPlan, Source, Staging};
+use crate::build::View;
+use crate::config::{BackendKind, InstallKind};
+use crate::install::{Installed, Installer, low_mask};
+use firn_heap::pool::{PagePool, RUN};
+use firn_heap::space::{Range, Space};
+use firn_heap::sys::Errno;
+use firn_heap::sys::map::{Advice, MapError, Reservation, advise, remap_dontunmap};
+use firn_heap::table::Table;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Pages that compaction can always build in, whatever mutators have taken.
+const RESERVE: usize = 4 * RUN;
+
+/// The default back end.
+pub struct PingPong {
+    installer: Installer,
+    install: InstallKind,
+    vault: Option<Reservation>,
+    /// Mapped pages in each run of the parking range.
+    parked: Table<AtomicU32>,
+}
+
+const PARKING: usize = 2;
+
+impl PingPong {
+    /// Registers the ranges for ever.
+    pub fn new(
+        space: &Space,
+        installer: Installer,
+        install: InstallKind,
+        verify: bool,
+    ) -> Result<PingPong, super::super::core::CoreError> {
+        let bytes = space.geometry.range_bytes();
+        for range in [&space.ranges[0], &space.ranges[1], &space.parking] {
+            touch(range.base(), space.geometry.page);
+            installer
+                .uffd
+                .register_missing(range.base(), bytes)
+                .map_err(|errno| super::super::core::CoreError::Register { bytes, errno })?;
+        }
+        let vault = if verify { Some(vault(bytes)?) } else { None };
+        let parked = Table::new(space.geometry.pages / RUN, "firn parked")?;
+        let backend = PingPong { installer, install, vault, parked };
+        if install == InstallKind::Move {
+            let address = space.parking.base();
+            let pages = RESERVE.min(space.geometry.limit_pages / 4) / RUN * RUN;
+            for run in 0..pages / RUN {
+                let run_address = address + run * RUN * space.geometry.page;
+                let done = backend.installer.copy(run_address, space.zeroes(), RUN);
+                if done.published == u64::MAX {
+                    space.commit_regardless(RUN);
+                    backend.parked[run].store(RUN as u32, Ordering::Relaxed);
+                    space.parking.pool.put_mask(run, u64::MAX, u64::MAX);
+                }
+            }
+        }
+        Ok(backend)
+    }
+
+    fn range<'a>(&self, space: &'a Space, pool: usize) -> &'a Range {
+        if pool == PARKING { &space.parking } else { &space.ranges[pool] }
+    }
+
+    /// The order in which free pages are used: the range that must be empty next goes first.
+    fn pools(&self, space: &Space) -> [usize; 3] {
+        let current = space.current_index();
+        [1 - current, PARKING, current]
+    }
+
+    fn left(&self, pool: usize, page: usize, pages: usize) {
+        if pool == PARKING {
+            // Release: pairs with the acquire in `park`: the run's addresses are free again.
+            self.parked[page / RUN].fetch_sub(pages as u32, Ordering::Release);
+        }
+    }
+
+    /// Moves free pages to the parking range; gives back to the kernel what finds no place there.
+    fn park(&self, space: &Space, range: usize) {
+        let page = space.geometry.page;
+        let pool = &space.ranges[range].pool;
+        let mut slot = 0;
+        while let Some(taken) = pool.take(RUN) {
+            // Acquire: pairs with the release in `left`.
+            while slot < self.parked.len() && self.parked[slot].load(Ordering::Acquire) != 0 {
+                slot += 1;
+            }
+            for (first, count, zeroed) in taken.runs() {
+                let from = space.ranges[range].base() + first * page;
+                let mut stay = low_mask(count);
+                if slot < self.parked.len() {
+                    let place = slot * RUN + first % RUN;
+                    let to = space.parking.base() + place * page;
+                    let moved = self.installer.move_run(to, from, count).published;
+                    self.parked[slot].fetch_add(moved.count_ones(), Ordering::Relaxed);
+                    let bits = moved << (first % RUN);
+                    space.parking.pool.put_mask(slot, bits, if zeroed { bits } else { 0 });
+                    stay &= !moved;
+                }
+                for bit in (0..count).filter(|bit| stay >> bit & 1 != 0) {
+                    self.discard(space, from + bit * page, 1);
+                }
+            }
+        }
+    }
+
+    fn discard(&self, space: &Space, address: usize, pages: usize) {
+        // SAFETY: free pages, which nobody reads.
+        let gone = unsafe { advise(address, pages * space.geometry.page, Advice::DontNeed) };
+        debug_assert!(gone.is_ok());
+        space.uncommit(pages);
+    }
+
+    /// Takes free pages and moves them to `dst`; returns how many, and which are zeroes.
+    fn supply(&self, space: &Space, dst: usize, pages: usize) -> (usize, u64) {
+        let page = space.geometry.page;
+        let (mut have, mut zeroes) = (0, 0u64);
+        for pool in self.pools(space) {
+            let range = self.range(space, pool);
+            while have < pages {
+                let Some(taken) = range.pool.take(pages - have) else { break };
+                for (first, count, zeroed) in taken.runs() {
+                    let source = range.base() + first * page;
+                    let done = self.installer.move_run(dst + have * page, source, count);
+                    let moved = done.published.trailing_ones() as usize;
+                    self.left(pool, first, moved);
+                    if zeroed {
+                        zeroes |= low_mask(moved) << have;
+                    }
+                    have += moved;
+                    if moved < count {
+                        // Refused (pinned, shared by a fork): such a page is of no use to moving.
+                        self.discard(space, source + moved * page, count - moved);
+                        self.left(pool, first, count - moved);
+                    }
+                }
+            }
+        }
+        (have, zeroes)
+    }
+}
+
+/// Makes a VMA have its anon_vma: the first fault in a VMA without one takes `mmap_lock`.
+pub(super) fn touch(address: usize, page: usize) {
+    // SAFETY: the first page of a fresh range, which nobody uses yet.
+    unsafe {
+        (address as *mut u64).write_volatile(0);
+        let _ = advise(address, page, Advice::DontNeed);
+    }
+}
+
+pub(super) fn vault(bytes: usize) -> Result<Reservation, MapError> {
+    let vault = Reservation::anonymous(bytes, 1 << 21, "firn vault")?;
+    for advice in [Advice::NoHugepage, Advice::DontFork] {
+        // SAFETY: touches no contents.
+        let _ = unsafe { advise(vault.base(), bytes, advice) };
+    }
+    Ok(vault)
+}
+
+fn take_all(pool: &PagePool) -> usize {
+    std::iter::from_fn(|| pool.take(RUN)).map(|taken| taken.mask.count_ones() as usize).sum()
+}
+
+impl Backend for PingPong {
+    fn kind(&self) -> BackendKind {
+        BackendKind::PingPong
+    }
+
+    fn install(&self) -> Option<InstallKind> {
+        Some(self.install)
+    }
+
+    fn installer(&self) -> Option<&Installer> {
+        Some(&self.installer)
+    }
+
+    fn populate(&self, space: &Space, first: usize, pages: usize) -> (usize, u64) {
+        let page = space.geometry.page;
+        let dst = space.current().base() + first * page;
+        let (mut have, mut zeroes) = self.supply(space, dst, pages);
+        let missing = pages - have;
+        let ask = missing.min(space.geometry.limit_pages.saturating_sub(space.committed()));
+        if ask > 0 && space.commit(ask) {
+            let done = self.installer.copy(dst + have * page, space.zeroes(), ask);
+            let copied = done.published.trailing_ones() as usize;
+            space.uncommit(ask - copied);
+            zeroes |= low_mask(copied).checked_shl(have as u32).unwrap_or(0);
+            have += copied;
+        }
+        (have, zeroes)
+    }
+
+    fn give_back(&self, space: &Space, range: usize, first: usize, pages: usize, zeroed: u64) {
+        if self.install == InstallKind::Move {
+            for page in 0..pages {
+                space.ranges[range].pool.put(first + page, 1, zeroed >> page & 1 != 0);
+            }
+        } else {
+            let address = space.ranges[range].base() + first * space.geometry.page;
+            self.discard(space, address, pages);
+        }
+    }
+
+    fn prepare(&self, space: &Space) {
+        self.park(space, 1 - space.current_index());
+    }
+
+    fn flip(&self, space: &Space, plan: &FlipPlan) -> Result<View, Errno> {
+        let from_range = space.current_index();
+        let to_range = 1 - from_range;
+        let page = space.geometry.page;
+        let mut read_base = space.ranges[from_range].base();
+        if let Some(vault) = &self.vault {
+            space.uncommit(take_all(&space.ranges[from_range].pool));
+            // SAFETY: the world is stopped, the vault is empty, and from here on the from-range is
+            // read at the vault's addresses only.
+            unsafe { remap_dontunmap(read_base, space.geometry.range_bytes(), vault.base())? };
+            read_base = vault.base();
+        }
+        let view = View {
+            old_base: space.ranges[from_range].base(),
+            read_base,
+            new_base: space.ranges[to_range].base(),
+            late_from: plan.late_page * page,
+            old_top: plan.top_page * page,
+            marked_pages: plan.marked_pages,
+            total_pages: plan.total_pages(),
+            from_range,
+            from_records: space.records_index(),
+            to_range,
+        };
+        space.set_current(to_range, plan.total_pages());
+        Ok(view)
+    }
+
+    fn publish(
+        &self,
+        space: &Space,
+        view: &View,
+        page: usize,
+        source: usize,
+        pages: usize,
+        kind: Source,
+    ) -> Installed {
+        let bytes = space.geometry.page;
+        let dst = view.new_base + page * bytes;
+        if kind == Source::Buffer || self.install == InstallKind::Copy {
+            let done = self.installer.copy(dst, source, pages);
+            space.commit_regardless(done.published.count_ones() as usize);
+            return done;
+        }
+        super::move_or_copy(&self.installer, space, dst, source, pages)
+    }
+
+    fn staging(&self, space: &Space) -> Option<Staging> {
+        if self.install == InstallKind::Copy {
+            return None;
+        }
+        let page = space.geometry.page;
+        self.pools(space).into_iter().find_map(|pool| {
+            let range = self.range(space, pool);
+            let taken = range.pool.take_full_run()?;
+            Some(Staging { address: range.base() + taken.first * page, pages: RUN, pool })
+        })
+    }
+
+    fn unstage(&self, space: &Space, staging: &Staging, mask: u64) {
+        let range = self.range(space, staging.pool);
+        let first = (staging.address - range.base()) / space.geometry.page;
+        for bit in (0..staging.pages).filter(|bit| mask >> bit & 1 != 0) {
+            range.pool.put(first + bit, 1, false);
+        }
+    }
+
+    fn moved_out(&self, space: &Space, pool: usize, address: usize, pages: usize) {
+        let first = (address - self.range(space, pool).base()) / space.geometry.page;
+        self.left(pool, first, pages);
+    }
+
+    fn recycle(&self, space: &Space, view: &View, from_page: usize, pages: usize) {
+        if self.vault.is_some() {
+            // Given back all at once when the cycle ends.
+            space.uncommit(pages);
+        } else if self.install == InstallKind::Move {
+            space.ranges[view.from_range].pool.put(from_page, pages, false);
+        } else {
+            let address = view.read_base + from_page * space.geometry.page;
+            self.discard(space, address, pages);
+        }
+    }
+
+    fn finish(&self, space: &Space, view: &View) -> usize {
+        if let Some(vault) = &self.vault {
+            // SAFETY: no page of the from-range is read any more.
+            let gone = unsafe { advise(vault.base(), view.old_top, Advice::DontNeed) };
+            debug_assert!(gone.is_ok());
+        }
+        let over = space.committed().saturating_sub(space.geometry.limit_pages);
+        self.release(space, over)
+    }
+
+    fn release(&self, space: &Space, pages: usize) -> usize {
+        let page = space.geometry.page;
+        let mut released = 0;
+        for pool in [PARKING, 0, 1] {
+            let range = self.range(space, pool);
+            while released < pages {
+                let Some(taken) = range.pool.take((pages - released).min(RUN)) else { break };
+                for (first, count, _) in taken.runs() {
+                    self.discard(space, range.base() + first * page, count);
+                    self.left(pool, first, count);
+                    released += count;
+                }
+            }
+        }
+        released
+    }
+}

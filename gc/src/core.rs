@@ -1,0 +1,633 @@
+//! The collector's state: what mutators, collector threads and the fault handler share.
+//!
+//! A [`Core`] is a value; a process may have several. It owns the space, the back end, the meeting point of
+//! the mutators, and the constants of the cycle under way. [`crate::cycle`] drives it.
+
+use crate::backend::{Art, Backend, FlipPlan, Mprotect, PingPong, Stw};
+use crate::build::{Builder, View};
+use crate::config::{BackendKind, Config, FaultMode, InstallKind};
+use crate::events::{Event, Listener};
+use crate::fault::FaultDesk;
+use crate::install::Installer;
+use crate::mark::RootQueue;
+use crate::mutator::Mutator;
+use crate::safepoint::{Operations, Safepoints, Slot};
+use crate::segments::Segments;
+use firn_heap::layout::{Header, LayoutId};
+use firn_heap::space::Space;
+use firn_heap::sys::map::MapError;
+use firn_heap::sys::thread::monotonic_ns;
+use firn_heap::sys::uffd::{OpenError, Userfaultfd};
+use firn_heap::sys::{Errno, probe};
+use firn_heap::tlab::{Chunk, record};
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+/// A collector could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreError {
+    /// No address space.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// No userfaultfd.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A range could not be registered.
+    #[error("cannot register {} MiB with userfaultfd: {errno} (a seccomp filter on ioctl? `--backend stw` works without)", bytes >> 20)]
+    Register {
+        /// Bytes of the range.
+        bytes: usize,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// A signal handler could not be installed.
+    #[error("cannot install the fault handler: {0}")]
+    Signal(Errno),
+    /// Too many heaps.
+    #[error("a process can have {0} heaps that serve faults; drop one first")]
+    TooManyHeaps(usize),
+    /// An option that this kernel cannot honour.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// The requests that the collector makes of mutators.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// Pause: barrier on, allocation goes on in the late region; each mutator's roots are taken before it
+    /// runs on.
+    StartMark,
+    /// Handshake: hand the logs over.
+    FlushLogs,
+    /// Pause: hand the logs over; if there was nothing, marking has ended.
+    FinalMark,
+    /// Pause: addresses change.
+    Flip,
+    /// Pause: walk the heap.
+    Verify,
+}
+
+/// Phases as the fault handler sees them.
+pub(crate) mod phase {
+    /// No page is missing.
+    pub const IDLE: u32 = 0;
+    /// Between the flip and the last page.
+    pub const COMPACTING: u32 = 1;
+}
+
+/// Words that the embedder holds outside the heap and outside any mutator.
+#[derive(Default)]
+pub struct GlobalRoots {
+    slots: Vec<Option<u64>>,
+    free: Vec<usize>,
+}
+
+impl GlobalRoots {
+    /// Adds a root; returns its number.
+    pub fn add(&mut self, address: u64) -> usize {
+        match self.free.pop() {
+            Some(index) => {
+                self.slots[index] = Some(address);
+                index
+            }
+            None => {
+                self.slots.push(Some(address));
+                self.slots.len() - 1
+            }
+        }
+    }
+
+    /// The root's address.
+    pub fn get(&self, index: usize) -> u64 {
+        self.slots[index].expect("a live root")
+    }
+
+    /// Replaces the root's address; returns the old one.
+    pub fn set(&mut self, index: usize, address: u64) -> u64 {
+        self.slots[index].replace(address).expect("a live root")
+    }
+
+    /// Forgets a root; returns its address.
+    pub fn remove(&mut self, index: usize) -> u64 {
+        self.free.push(index);
+        self.slots[index].take().expect("a live root")
+    }
+}
+
+/// Counters of the cycle under way.
+#[derive(Default)]
+pub struct Counters {
+    /// Pages published by copying.
+    pub copied: AtomicU64,
+    /// Pages published by moving a staged run.
+    pub moved: AtomicU64,
+    /// Pages published by moving the from-page.
+    pub dense: AtomicU64,
+    /// Pages published by collector threads.
+    pub by_collector: AtomicU64,
+    /// Pages published by faulting threads.
+    pub by_mutators: AtomicU64,
+}
+
+/// Called on the allocating thread when a cycle should be started.
+pub type Trigger = Box<dyn Fn() + Send + Sync>;
+
+/// The collector's state.
+pub struct Core {
+    /// Ranges and tables.
+    pub space: Space,
+    /// What was chosen.
+    pub config: Config,
+    /// How pages come and go.
+    pub backend: Box<dyn Backend>,
+    /// Where mutators stop.
+    pub safepoints: Safepoints<Core>,
+    /// Marking work.
+    pub segments: Segments,
+    /// Roots outside mutators.
+    pub roots: Mutex<GlobalRoots>,
+    /// Fault slots and records.
+    pub faults: FaultDesk,
+    /// Counters of the cycle under way.
+    pub counters: Counters,
+    /// Remarks on the set-up: what was asked for and could not be had.
+    pub notes: Vec<String>,
+    view: UnsafeCell<View>,
+    pub(crate) phase: AtomicU32,
+    marking: AtomicBool,
+    pub(crate) mark_ended: AtomicBool,
+    pub(crate) large_born_marked: AtomicBool,
+    late_page: AtomicUsize,
+    pub(crate) planned_pages: AtomicUsize,
+    pub(crate) flip_failed: Mutex<Option<Errno>>,
+    pub(crate) verify_failure: Mutex<Option<String>>,
+    pub(crate) listeners: RwLock<Vec<Arc<dyn Listener>>>,
+    next_mutator: AtomicU32,
+    pub(crate) cycle: AtomicU64,
+    /// Pages handed out in the current range at which a cycle should start.
+    pub start_at: AtomicUsize,
+    /// Bytes of pages that allocation has taken, ever.
+    pub allocated_bytes: AtomicU64,
+    trigger: Mutex<Option<Trigger>>,
+    pub(crate) triggered: AtomicBool,
+}
+
+// SAFETY: the one non-Sync field, `view`, is written only with the world stopped and no handler inside
+// (`set_view`), and read by threads that the release from that pause, or the acquire load of the phase,
+// orders after it.
+unsafe impl Sync for Core {}
+// SAFETY: nothing is tied to a thread.
+unsafe impl Send for Core {}
+
+impl Core {
+    /// Reserves memory, opens what the back end needs, and makes faults reach the new collector.
+    pub fn new(mut config: Config) -> Result<Arc<Core>, CoreError> {
+        let space = Space::new(config.limit, config.backend == BackendKind::Mprotect)?;
+        let mut notes = Vec::new();
+        let backend: Box<dyn Backend> = match config.backend {
+            BackendKind::Stw => Box::new(Stw),
+            BackendKind::Mprotect => Box::new(Mprotect::new(&space)?),
+            BackendKind::PingPong | BackendKind::Art => {
+                let uffd = Userfaultfd::open(config.fault == FaultMode::Sigbus)?;
+                let default = if config.backend == BackendKind::Art {
+                    InstallKind::Copy
+                } else {
+                    InstallKind::Move
+                };
+                let mut install = config.install.unwrap_or(default);
+                if install == InstallKind::Move && !probe::move_works(&uffd) {
+                    if config.install == Some(InstallKind::Move) {
+                        return Err(CoreError::Unsupported(
+                            "install=move: this kernel has no working UFFDIO_MOVE (it came with Linux 6.8); use install=copy".into(),
+                        ));
+                    }
+                    notes.push("this kernel has no UFFDIO_MOVE (it came with Linux 6.8): pages are installed by COPY".into());
+                    install = InstallKind::Copy;
+                }
+                let installer = Installer::new(uffd, config.fault == FaultMode::Thread);
+                if config.backend == BackendKind::Art {
+                    if config.verify {
+                        notes.push("with the art back end old and new addresses coincide: stale references are found by walking only".into());
+                    }
+                    Box::new(Art::new(installer, install))
+                } else {
+                    Box::new(PingPong::new(&space, installer, install, config.verify)?)
+                }
+            }
+        };
+        config.workers = config.workers.max(1);
+        let segments = Segments::new(space.geometry.range_bytes() / 8)?;
+        let faults = FaultDesk::new(space.geometry.page, config.workers)?;
+        let start_at = AtomicUsize::new(space.geometry.pages);
+        let core = Arc::new(Core {
+            space,
+            config,
+            backend,
+            safepoints: Safepoints::new(),
+            segments,
+            roots: Mutex::default(),
+            faults,
+            counters: Counters::default(),
+            notes,
+            view: UnsafeCell::default(),
+            phase: AtomicU32::new(phase::IDLE),
+            marking: AtomicBool::new(false),
+            mark_ended: AtomicBool::new(false),
+            large_born_marked: AtomicBool::new(false),
+            late_page: AtomicUsize::new(0),
+            planned_pages: AtomicUsize::new(0),
+            flip_failed: Mutex::default(),
+            verify_failure: Mutex::default(),
+            listeners: RwLock::default(),
+            next_mutator: AtomicU32::new(0),
+            cycle: AtomicU64::new(0),
+            start_at,
+            allocated_bytes: AtomicU64::new(0),
+            trigger: Mutex::new(None),
+            triggered: AtomicBool::new(false),
+        });
+        crate::fault::register(&core)?;
+        Ok(core)
+    }
+
+    /// Who is told when allocation reaches the start threshold.
+    pub fn set_trigger(&self, trigger: Trigger) {
+        *self.trigger.lock().unwrap() = Some(trigger);
+    }
+
+    /// Adds a listener to the event stream.
+    pub fn add_listener(&self, listener: Arc<dyn Listener>) {
+        self.listeners.write().unwrap().push(listener);
+    }
+
+    /// Delivers an event.
+    pub fn emit(&self, event: Event) {
+        for listener in self.listeners.read().unwrap().iter() {
+            listener.event(&event);
+        }
+    }
+
+    /// First page of the late region (allocated after marking began).
+    #[inline(always)]
+    pub fn late_page(&self) -> usize {
+        // Relaxed: set before the handshake that starts marking.
+        self.late_page.load(Ordering::Relaxed)
+    }
+
+    /// The constants of the compaction under way.
+    ///
+    /// # Safety
+    /// A flip must have happened before, in the order that the caller sees things.
+    #[inline(always)]
+    pub unsafe fn view(&self) -> &View {
+        // SAFETY: written only by `set_view`; the caller's promise orders this after it.
+        unsafe { &*self.view.get() }
+    }
+
+    /// # Safety
+    /// The world must be stopped, with no handler inside and no compaction under way.
+    pub(crate) unsafe fn set_view(&self, view: View) {
+        // SAFETY: no reader exists by the caller's promise.
+        unsafe { *self.view.get() = view };
+    }
+
+    /// A builder for the compaction under way.
+    ///
+    /// # Safety
+    /// As [`Core::view`].
+    #[inline(always)]
+    pub unsafe fn builder(&self) -> Builder<'_> {
+        // SAFETY: the caller's promise.
+        Builder { space: &self.space, view: unsafe { self.view() } }
+    }
+
+    /// Makes the calling thread a mutator.
+    pub fn attach(&self) -> Result<Arc<Slot<Mutator>>, MapError> {
+        // Relaxed: only uniqueness matters.
+        let id = self.next_mutator.fetch_add(1, Ordering::Relaxed);
+        let mutator = Mutator::new(id, false)?;
+        Ok(self.safepoints.attach(|| {
+            // SAFETY: nobody else has it yet.
+            unsafe { mutator.local() }.marking = self.marking.load(Ordering::Relaxed);
+            mutator
+        }))
+    }
+
+    /// Ends the calling thread's being a mutator.
+    pub fn detach(&self, slot: &Arc<Slot<Mutator>>) {
+        self.safepoints.detach(self, slot, |mutator| {
+            // SAFETY: the mutator's own thread, with nothing due.
+            let local = unsafe { mutator.local() };
+            local.flush_log(&self.segments);
+            self.retire(mutator);
+        });
+    }
+
+    /// Takes a mutator's buffer away and gives its untouched pages back.
+    fn retire(&self, mutator: &Mutator) {
+        // SAFETY: called for the mutator's part of a request, or on its own thread.
+        let local = unsafe { mutator.local() };
+        let range = self.space.current_index();
+        if let Some(rest) = local.tlab.retire(self.space.geometry.page) {
+            self.backend.give_back(&self.space, range, rest.first, rest.pages, rest.zeroed);
+        }
+    }
+
+    /// The allocation slow path: a new page, or a new chunk, or nothing if the budget is used up.
+    #[inline(never)]
+    pub fn allocate_slow(
+        &self,
+        mutator: &Mutator,
+        layout: LayoutId,
+        bytes: usize,
+    ) -> Option<usize> {
+        // SAFETY: the mutator's own running thread.
+        let local = unsafe { mutator.local() };
+        let page = self.space.geometry.page;
+        if let Some(address) = local.tlab.extend(self.space.records(), layout, bytes, page) {
+            return Some(address);
+        }
+        if bytes > self.config.chunk_pages * page / 2 {
+            return self.allocate_pages(layout, bytes);
+        }
+        if !self.refill(mutator, bytes) {
+            return None;
+        }
+        local.tlab.extend(self.space.records(), layout, bytes, page)
+    }
+
+    /// Sees to it that `bytes` more can be allocated from the buffer without failing.
+    pub fn refill(&self, mutator: &Mutator, bytes: usize) -> bool {
+        // SAFETY: the mutator's own running thread.
+        let local = unsafe { mutator.local() };
+        let page = self.space.geometry.page;
+        if bytes <= local.tlab.room() {
+            return true;
+        }
+        let wanted = self.config.chunk_pages.max(bytes.div_ceil(page));
+        self.retire(mutator);
+        let Some(chunk) = self.chunk(wanted) else { return false };
+        if chunk.pages * page < bytes {
+            let range = self.space.current_index();
+            self.space.records().clear_records(chunk.first, chunk.pages);
+            self.backend.give_back(&self.space, range, chunk.first, chunk.pages, chunk.zeroed);
+            return false;
+        }
+        local.tlab.start(self.space.records(), self.space.current().base(), chunk, page);
+        true
+    }
+
+    /// A chunk of up to `pages` pages (at most 64).
+    fn chunk(&self, pages: usize) -> Option<Chunk> {
+        let pages = pages.min(64);
+        if self.space.free_pages() == 0 && self.space.committed() >= self.space.geometry.limit_pages {
+            return None;
+        }
+        let first = self.space.grab(pages)?;
+        let (have, zeroed) = self.backend.populate(&self.space, first, pages);
+        if have == 0 {
+            self.space.ungrab(first, pages);
+            return None;
+        }
+        self.space.records().clear_records(first, pages);
+        self.took(have);
+        Some(Chunk { first, pages: have, zeroed })
+    }
+
+    fn took(&self, pages: usize) {
+        let bytes = (pages * self.space.geometry.page) as u64;
+        // Relaxed: a count.
+        self.allocated_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if self.in_use() >= self.start_at.load(Ordering::Relaxed)
+            && !self.triggered.swap(true, Ordering::Relaxed)
+            && let Some(trigger) = &*self.trigger.lock().unwrap()
+        {
+            trigger();
+        }
+    }
+
+    /// Pages in use, as the start threshold counts them: handed out in the current range since the last
+    /// cycle and what that cycle left, and large objects.
+    pub fn in_use(&self) -> usize {
+        self.space.committed().saturating_sub(self.space.free_pages())
+    }
+
+    /// Allocates an object on pages of its own.
+    fn allocate_pages(&self, layout: LayoutId, bytes: usize) -> Option<usize> {
+        let page = self.space.geometry.page;
+        let pages = bytes.div_ceil(page);
+        let spare = self.space.geometry.limit_pages.saturating_sub(self.space.committed());
+        if self.space.free_pages() + spare < pages {
+            return None;
+        }
+        let first = self.space.grab(pages)?;
+        let base = self.space.current().base();
+        let records = self.space.records();
+        records.clear_records(first, pages);
+        let mut have = 0;
+        while have < pages {
+            let ask = (pages - have).min(64);
+            let (got, zeroed) = self.backend.populate(&self.space, first + have, ask);
+            for index in 0..got {
+                if zeroed >> index & 1 == 0 {
+                    let address = base + (first + have + index) * page;
+                    // SAFETY: a populated page that only this thread knows.
+                    unsafe { std::ptr::write_bytes(address as *mut u8, 0, page) };
+                }
+            }
+            have += got;
+            if got == 0 {
+                // Not enough after all: what there is becomes free pages of the range.
+                let range = self.space.current_index();
+                let mut done = 0;
+                while done < have {
+                    let part = (have - done).min(64);
+                    self.backend.give_back(&self.space, range, first + done, part, 0);
+                    done += part;
+                }
+                return None;
+            }
+        }
+        let start = base + first * page;
+        for index in 0..pages {
+            let entered = start + index * page;
+            records.set_record(first + index, record(start, start + bytes, entered, page, layout));
+        }
+        self.took(pages);
+        Some(start)
+    }
+
+    /// Allocates a large object of `words` words that holds no references.
+    pub fn allocate_large(&self, header: Header, words: usize) -> Option<usize> {
+        let pages = self.space.large.pages_for(words);
+        while !self.space.commit(pages) {
+            // Free pages of the moving ranges count too: give them up first.
+            if self.backend.release(&self.space, pages) == 0 {
+                return None;
+            }
+        }
+        // Relaxed: set before the handshake that starts marking; a mutator has seen that.
+        let marked = self.large_born_marked.load(Ordering::Relaxed);
+        let address = self.space.large.allocate(pages, header, marked);
+        if address.is_none() {
+            self.space.uncommit(pages);
+        } else {
+            self.took(pages);
+        }
+        address
+    }
+
+    /// The write barrier's slow path: `old` is about to be overwritten while marking is on.
+    #[inline(never)]
+    pub fn log_overwritten(&self, mutator: &Mutator, old: u64) {
+        let offset = (old as usize).wrapping_sub(self.space.current().base());
+        if offset < self.late_page() * self.space.geometry.page {
+            if !self.space.blocks.is_marked(offset / firn_heap::WORD) {
+                // SAFETY: the mutator's own running thread.
+                unsafe { mutator.local() }.log(&self.segments, old);
+            }
+        } else if self.space.large.contains(old as usize) {
+            self.space.large.mark(old as usize);
+        }
+    }
+
+    /// Logs the address that a global root is about to lose, if marking is on.
+    pub fn log_root(&self, old: u64) {
+        // Relaxed: the caller holds the roots' lock, which marking takes after it was switched on.
+        if self.marking.load(Ordering::Relaxed) {
+            RootQueue::new(self).push(old);
+        }
+    }
+
+    fn begin_marking(&self) {
+        // Relaxed, all four: the release from the pause publishes them.
+        self.late_page.store(self.space.top(), Ordering::Relaxed);
+        self.large_born_marked.store(true, Ordering::Relaxed);
+        self.marking.store(true, Ordering::Relaxed);
+        self.mark_ended.store(false, Ordering::Relaxed);
+    }
+
+    /// Forwards every word of a mutator's handles.
+    fn forward_handles(&self, mutator: &Mutator) {
+        // SAFETY: a flip has happened.
+        let builder = unsafe { self.builder() };
+        // SAFETY: the mutator's part of a request.
+        for word in unsafe { mutator.local() }.handles.words() {
+            *word = builder.forward(*word);
+        }
+    }
+}
+
+impl Operations for Core {
+    type Mutator = Mutator;
+    type Op = Op;
+
+    fn stops(op: Op) -> bool {
+        !matches!(op, Op::FlushLogs)
+    }
+
+    fn each(&self, op: Op, mutator: &Mutator) {
+        // SAFETY: the mutator's part of a request.
+        let local = unsafe { mutator.local() };
+        local.stop_began = monotonic_ns();
+        match op {
+            Op::FlushLogs | Op::FinalMark => {
+                local.flush_log(&self.segments);
+            }
+            Op::StartMark | Op::Flip => self.retire(mutator),
+            Op::Verify => {}
+        }
+        if !Self::stops(op) {
+            self.stop_ended(mutator);
+        }
+    }
+
+    fn world(&self, op: Op, mutators: &[Arc<Slot<Mutator>>]) {
+        match op {
+            Op::StartMark => {
+                self.begin_marking();
+                for slot in mutators {
+                    // SAFETY: the world is stopped.
+                    unsafe { slot.mutator.local() }.marking = true;
+                }
+            }
+            Op::FinalMark => {
+                if self.segments.is_empty() {
+                    self.marking.store(false, Ordering::Relaxed);
+                    self.mark_ended.store(true, Ordering::Relaxed);
+                    for slot in mutators {
+                        // SAFETY: the world is stopped.
+                        unsafe { slot.mutator.local() }.marking = false;
+                    }
+                }
+            }
+            Op::Flip => self.flip(),
+            Op::Verify => {
+                let failure = crate::verify::walk(self, mutators).err();
+                *self.verify_failure.lock().unwrap() = failure;
+            }
+            Op::FlushLogs => unreachable!("a handshake has no world part"),
+        }
+    }
+
+    fn after(&self, op: Op, mutator: &Mutator) {
+        if op == Op::Flip && self.flip_failed.lock().unwrap().is_none() {
+            self.forward_handles(mutator);
+        }
+        if op == Op::StartMark {
+            let mut queue = RootQueue::new(self);
+            // SAFETY: the mutator's part of a request.
+            for word in unsafe { mutator.local() }.handles.words() {
+                queue.push(*word);
+            }
+        }
+        self.stop_ended(mutator);
+    }
+
+    fn now(&self) -> u64 {
+        monotonic_ns()
+    }
+}
+
+impl Core {
+    fn stop_ended(&self, mutator: &Mutator) {
+        // SAFETY: the mutator's part of a request.
+        let local = unsafe { mutator.local() };
+        let begin = std::mem::take(&mut local.stop_began);
+        let (thread, end) = (mutator.id, monotonic_ns());
+        self.emit(Event::ThreadStop { thread, begin, end });
+    }
+
+    /// The flip itself: the world is stopped.
+    fn flip(&self) {
+        let plan = FlipPlan {
+            marked_pages: self.planned_pages.load(Ordering::Relaxed),
+            late_page: self.late_page(),
+            top_page: self.space.top(),
+        };
+        match self.backend.flip(&self.space, &plan) {
+            Err(errno) => *self.flip_failed.lock().unwrap() = Some(errno),
+            Ok(view) => {
+                // SAFETY: the world is stopped, and between two compactions no handler is inside.
+                unsafe { self.set_view(view) };
+                if self.backend.builds_in_pause() {
+                    crate::compact::compact_in_pause(self);
+                } else {
+                    // Release: pairs with the acquire in the fault handler.
+                    self.phase.store(phase::COMPACTING, Ordering::Release);
+                }
+                // SAFETY: the view was just set.
+                let builder = unsafe { self.builder() };
+                for root in self.roots.lock().unwrap().slots.iter_mut().flatten() {
+                    *root = builder.forward(*root);
+                }
+            }
+        }
+    }
+
+    /// Calls `visit` with every global root.
+    pub fn each_global_root(&self, mut visit: impl FnMut(u64)) {
+        self.roots.lock().unwrap().slots.iter().flatten().for_each(|root| visit(*root));
+    }
+}

@@ -1,0 +1,210 @@
+//! One collection cycle, from the first pause to the reset of the side tables.
+//!
+//! [`Collector::collect`] is the only driver; it runs on one thread at a time (the daemon's, usually) and
+//! reads like the description in the design: start, mark, plan, flip, compact, finish.
+
+use crate::compact::{CompactShared, Compactor, complete};
+use crate::core::{Core, CoreError, Op};
+use crate::events::{Cause, CycleSummary, Event, PauseKind, Phase};
+use crate::mark::{MarkShared, Marker, RootQueue};
+use crate::plan::{blocks_below, plan};
+use crate::safepoint::Times;
+use crate::workers::Workers;
+use firn_heap::WORD;
+use firn_heap::pages::StateCell;
+use firn_heap::space::PageRecord;
+use firn_heap::sys::thread::monotonic_ns;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+/// Rounds of flushing and draining before the final pause is tried.
+const ROUNDS: usize = 2;
+
+/// The driver of collection cycles.
+pub struct Collector {
+    core: Arc<Core>,
+    workers: Workers,
+    markers: Vec<Mutex<Marker>>,
+    compactors: Vec<Mutex<Compactor>>,
+}
+
+impl Collector {
+    /// Starts the collector's threads; `set_up` runs first on each.
+    pub fn new(
+        core: Arc<Core>,
+        set_up: impl Fn() + Send + Clone + 'static,
+    ) -> Result<Collector, CoreError> {
+        let count = core.config.workers;
+        let page = core.space.geometry.page;
+        let workers = Workers::new(count, set_up)
+            .map_err(|error| CoreError::Unsupported(format!("cannot start a GC worker: {error}")))?;
+        let compactors = (0..count)
+            .map(|_| Ok(Mutex::new(Compactor::new(page)?)))
+            .collect::<Result<_, CoreError>>()?;
+        let markers = (0..count).map(|_| Mutex::default()).collect();
+        Ok(Collector { core, workers, markers, compactors })
+    }
+
+    /// The collector's state.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// Runs one cycle. The calling thread must not be an attached mutator.
+    ///
+    /// # Panics
+    /// If verification is on and finds a bad reference, or if the kernel refuses the flip.
+    pub fn collect(&mut self, cause: Cause) -> CycleSummary {
+        let core = self.core.clone();
+        let cycle = core.cycle.fetch_add(1, Ordering::Relaxed) + 1;
+        let begin = monotonic_ns();
+        core.emit(Event::CycleBegin { cycle, cause, at: begin });
+        self.verify(cycle, "before");
+        self.pause(cycle, PauseKind::Start, Phase::Start, Op::StartMark);
+        let objects = self.mark(cycle);
+        let (live_words, large_live) = self.plan(cycle, cause);
+        let used_before = core.in_use();
+        self.pause(cycle, PauseKind::Flip, Phase::Flip, Op::Flip);
+        if let Some(errno) = *core.flip_failed.lock().unwrap() {
+            panic!("the kernel refused the flip of the {} back end: {errno}", core.backend.kind());
+        }
+        self.compact(cycle);
+        let released = self.finish(cycle);
+        self.verify(cycle, "after");
+        let take = |counter: &std::sync::atomic::AtomicU64| counter.swap(0, Ordering::Relaxed);
+        let summary = CycleSummary {
+            cycle,
+            cause,
+            begin,
+            end: monotonic_ns(),
+            live_bytes: live_words * WORD,
+            large_live_bytes: large_live * core.space.geometry.page,
+            used_before: used_before * core.space.geometry.page,
+            used_after: core.in_use() * core.space.geometry.page,
+            marked_objects: objects,
+            pages_copied: take(&core.counters.copied),
+            pages_moved: take(&core.counters.moved),
+            pages_dense: take(&core.counters.dense),
+            pages_by_collector: take(&core.counters.by_collector),
+            pages_by_mutators: take(&core.counters.by_mutators),
+            pages_released: released as u64,
+        };
+        core.triggered.store(false, Ordering::Relaxed);
+        core.emit(Event::CycleEnd { summary });
+        summary
+    }
+
+    fn phase<R>(&self, cycle: u64, phase: Phase, work: impl FnOnce() -> R) -> R {
+        let begin = monotonic_ns();
+        let result = work();
+        self.core.emit(Event::Phase { cycle, phase, begin, end: monotonic_ns() });
+        result
+    }
+
+    fn pause(&self, cycle: u64, kind: PauseKind, phase: Phase, op: Op) {
+        let Times { requested, stopped, released, mutators } =
+            self.phase(cycle, phase, || self.core.safepoints.request(&*self.core, op));
+        self.core.emit(Event::Pause { cycle, kind, requested, stopped, released, mutators });
+    }
+
+    fn verify(&self, cycle: u64, when: &str) {
+        if self.core.config.verify {
+            self.pause(cycle, PauseKind::Verify, Phase::Verify, Op::Verify);
+            if let Some(failure) = self.core.verify_failure.lock().unwrap().take() {
+                panic!("verification {when} cycle {cycle}: {failure}");
+            }
+        }
+    }
+
+    fn mark(&self, cycle: u64) -> u64 {
+        let core = &*self.core;
+        let shared = MarkShared::default();
+        self.phase(cycle, Phase::Mark, || {
+            let mut queue = RootQueue::new(core);
+            core.each_global_root(|root| queue.push(root));
+            drop(queue);
+            self.drain(&shared);
+            for _ in 0..ROUNDS {
+                core.safepoints.request(core, Op::FlushLogs);
+                if core.segments.is_empty() {
+                    break;
+                }
+                self.drain(&shared);
+            }
+        });
+        loop {
+            self.pause(cycle, PauseKind::FinalMark, Phase::FinalMark, Op::FinalMark);
+            // Relaxed: set in the pause that has just ended.
+            if core.mark_ended.load(Ordering::Relaxed) {
+                return shared.objects.load(Ordering::Relaxed);
+            }
+            self.phase(cycle, Phase::Mark, || self.drain(&shared));
+        }
+    }
+
+    fn drain(&self, shared: &MarkShared) {
+        let round = MarkShared::default();
+        let count = self.workers.count();
+        self.workers.run(&|worker| {
+            self.markers[worker].lock().unwrap().drain(&self.core, &round, count);
+        });
+        shared.objects.fetch_add(round.objects.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    fn plan(&self, cycle: u64, cause: Cause) -> (usize, usize) {
+        let core = &*self.core;
+        self.phase(cycle, Phase::Plan, || {
+            let (freed, live) = core.space.large.sweep(&core.space.layouts);
+            core.space.uncommit(freed);
+            // Relaxed: an object born marked after the sweep only lives one cycle longer.
+            core.large_born_marked.store(false, Ordering::Relaxed);
+            let dense = if cause == Cause::LastResort { 101 } else { core.config.dense_percent };
+            let plan = plan(&core.space, core.late_page(), dense);
+            core.planned_pages.store(plan.marked_pages, Ordering::Relaxed);
+            core.backend.prepare(&core.space);
+            (plan.live_words, live)
+        })
+    }
+
+    fn compact(&self, cycle: u64) {
+        let core = &*self.core;
+        if core.backend.builds_in_pause() {
+            return;
+        }
+        self.phase(cycle, Phase::Compact, || {
+            let shared = CompactShared::new(core);
+            self.workers.run(&|worker| {
+                self.compactors[worker].lock().unwrap().work(core, &shared, worker);
+            });
+            complete(core, &shared);
+        });
+    }
+
+    fn finish(&self, cycle: u64) -> usize {
+        let core = &*self.core;
+        self.phase(cycle, Phase::Finish, || {
+            // SAFETY: the flip has happened.
+            let view = *unsafe { core.view() };
+            let page = core.space.geometry.page;
+            for number in 0..view.total_pages {
+                StateCell(core.space.state(number)).reset();
+                // To-pages count as entered, so that the next cycle recycles them. Pages without content
+                // were never populated.
+                let builder = crate::build::Builder { space: &core.space, view: &view };
+                if builder.kind(number) != crate::build::PageKind::Empty {
+                    core.space.records().set_record(number, PageRecord::OBJECT);
+                } else {
+                    core.space.records().clear_records(number, 1);
+                }
+            }
+            core.space.blocks.reset(0, blocks_below(&core.space, view.late_from / page));
+            core.faults.drain(core, cycle);
+            if let Some(retries) = core.backend.retries() {
+                for (op, errno, count) in retries.take() {
+                    core.emit(Event::Retry { cycle, op, errno: errno.0, count });
+                }
+            }
+            core.backend.finish(&core.space, &view)
+        })
+    }
+}

@@ -1,0 +1,415 @@
+//! Faults: from the signal to the page.
+//!
+//! **Rules of the handler.** It allocates nothing, takes no lock, calls no embedder code, and reads only
+//! from-pages and side tables, so it cannot fault again. What it needs is preallocated: a slot (a hazard and
+//! a page-sized buffer), claimed by one compare-and-swap, and room for a record. It never waits for a thread
+//! that may be descheduled: a page that somebody else has claimed is built a second time after a short spin.
+//! The signals' only process-wide state is the registry below; whatever is not a fault of one of its heaps
+//! goes on to the handler that was there before.
+
+use crate::backend::Source;
+use crate::config::FaultOutcome;
+use crate::core::{Core, CoreError, phase};
+use crate::events::Event;
+use firn_heap::pages::{Access, Hazard, StateCell};
+use firn_heap::sys::map::{Advice, MapError, Reservation, advise};
+use firn_heap::sys::signal::{self, Previous, Signal};
+use firn_heap::sys::thread::monotonic_ns;
+use firn_heap::table::{Table, Zeroed};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Threads that can serve faults at the same time; more wait for a slot.
+const SLOTS: usize = 64;
+/// Faults recorded in one cycle; more are counted as lost.
+const RECORDS: usize = 1 << 16;
+/// Turns a faulting thread spins for a page that somebody else has claimed: about a microsecond, less than
+/// building it takes.
+const SPINS: usize = 100;
+/// Heaps that can serve faults.
+const HEAPS: usize = 64;
+
+thread_local! {
+    /// The calling thread's mutator number, for the records.
+    static MUTATOR: Cell<u32> = const { Cell::new(u32::MAX) };
+    /// The last address that faulted without need, and how often in a row.
+    static REPEATED: Cell<(usize, u32)> = const { Cell::new((0, 0)) };
+}
+
+/// Tells the fault records which mutator the calling thread is.
+pub fn set_thread(mutator: Option<u32>) {
+    MUTATOR.set(mutator.unwrap_or(u32::MAX));
+}
+
+/// One builder's means: a hazard and a buffer.
+pub struct FaultSlot {
+    busy: AtomicU32,
+    /// What it is building.
+    pub hazard: Hazard,
+    /// A page to build in.
+    pub buffer: usize,
+}
+
+#[repr(C)]
+struct Record {
+    begin: AtomicU64,
+    end: AtomicU64,
+    page: AtomicU32,
+    /// Mutator number.
+    thread: AtomicU32,
+    /// 1 + outcome.
+    outcome: AtomicU32,
+    padding: AtomicU32,
+}
+
+// SAFETY: atomic integers only.
+unsafe impl Zeroed for Record {}
+
+/// Everything the handler needs, preallocated.
+pub struct FaultDesk {
+    /// Slots for faulting threads, then one for each collector thread.
+    pub slots: Vec<FaultSlot>,
+    records: Table<Record>,
+    recorded: AtomicUsize,
+    inside: AtomicUsize,
+    _buffers: Reservation,
+}
+
+impl FaultDesk {
+    /// Slots for faults, and for `workers` collector threads.
+    pub fn new(page: usize, workers: usize) -> Result<FaultDesk, MapError> {
+        let count = SLOTS + workers;
+        let buffers = Reservation::anonymous(count * page, page, "firn fault buffers")?;
+        // SAFETY: touches no contents. The handler should not have to fault its buffer in.
+        let _ = unsafe { advise(buffers.base(), buffers.len(), Advice::PopulateWrite) };
+        let slots = (0..count)
+            .map(|index| FaultSlot {
+                busy: AtomicU32::new(0),
+                hazard: Hazard::new(),
+                buffer: buffers.base() + index * page,
+            })
+            .collect();
+        Ok(FaultDesk {
+            slots,
+            records: Table::new(RECORDS, "firn fault records")?,
+            recorded: AtomicUsize::new(0),
+            inside: AtomicUsize::new(0),
+            _buffers: buffers,
+        })
+    }
+
+    /// The slot of collector thread `worker`.
+    pub fn worker(&self, worker: usize) -> &FaultSlot {
+        &self.slots[SLOTS + worker]
+    }
+
+    /// Takes a free slot; looks first where the calling thread is likely to find one.
+    fn claim(&self) -> &FaultSlot {
+        let here = 0u8;
+        let hint = (&raw const here as usize >> 14) % SLOTS;
+        loop {
+            for step in 0..SLOTS {
+                let slot = &self.slots[(hint + step) % SLOTS];
+                // Acquire: pairs with the release in `serve`.
+                let free =
+                    slot.busy.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
+                if free.is_ok() {
+                    return slot;
+                }
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn record(&self, begin: u64, end: u64, page: usize, thread: u32, outcome: FaultOutcome) {
+        // Relaxed, all: read after the last handler has left (`drain`).
+        let index = self.recorded.fetch_add(1, Ordering::Relaxed);
+        if let Some(record) = self.records.get(index) {
+            record.begin.store(begin, Ordering::Relaxed);
+            record.end.store(end, Ordering::Relaxed);
+            record.page.store(page as u32, Ordering::Relaxed);
+            record.thread.store(thread, Ordering::Relaxed);
+            record.outcome.store(outcome as u32 + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Delivers the records of a cycle whose handlers have all left.
+    pub fn drain(&self, core: &Core, cycle: u64) {
+        let recorded = self.recorded.swap(0, Ordering::Acquire);
+        for record in &self.records[..recorded.min(RECORDS)] {
+            let outcome = record.outcome.load(Ordering::Relaxed) as usize - 1;
+            core.emit(Event::Fault {
+                cycle,
+                thread: record.thread.load(Ordering::Relaxed),
+                begin: record.begin.load(Ordering::Relaxed),
+                end: record.end.load(Ordering::Relaxed),
+                outcome: FaultOutcome::ALL[outcome],
+                page: record.page.load(Ordering::Relaxed),
+            });
+        }
+        if recorded > RECORDS {
+            core.emit(Event::FaultsLost { count: (recorded - RECORDS) as u64 });
+        }
+    }
+
+    /// Whether a handler is inside.
+    pub fn occupied(&self) -> bool {
+        // SeqCst: pairs with the handler's entry (Dekker with the phase).
+        self.inside.load(Ordering::SeqCst) != 0
+    }
+}
+
+/// What a fault turned out to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Served {
+    /// A to-page that is there now.
+    Page(FaultOutcome),
+    /// Nothing is missing any more: the access can be repeated.
+    Repeat,
+    /// An access that no page of this heap can satisfy.
+    NotMissing,
+}
+
+impl Core {
+    /// Makes the page at `address` present, if it is a to-page. Safe in a signal handler.
+    pub fn serve_fault(&self, address: usize, thread: u32) -> Served {
+        // SeqCst: either the finisher sees this handler inside, or this handler sees the phase change.
+        self.faults.inside.fetch_add(1, Ordering::SeqCst);
+        let served = self.serve(address, thread);
+        // Release: pairs with `occupied`.
+        self.faults.inside.fetch_sub(1, Ordering::SeqCst);
+        served
+    }
+
+    fn serve(&self, address: usize, thread: u32) -> Served {
+        let current = self.space.current();
+        if self.phase.load(Ordering::SeqCst) != phase::COMPACTING {
+            let top = current.base() + self.space.top() * self.space.geometry.page;
+            let inside = (current.base()..top).contains(&address);
+            return if inside { Served::Repeat } else { Served::NotMissing };
+        }
+        // SAFETY: the phase says that a flip has happened; SeqCst includes acquire.
+        let view = unsafe { self.view() };
+        let page = address.wrapping_sub(view.new_base) / self.space.geometry.page;
+        if page >= view.total_pages {
+            return if current.contains(address) { Served::Repeat } else { Served::NotMissing };
+        }
+        let begin = monotonic_ns();
+        let slot = self.faults.claim();
+        let outcome = self.ensure(page, slot, &self.counters.by_mutators);
+        // Release: pairs with the acquire in `claim`.
+        slot.busy.store(0, Ordering::Release);
+        self.faults.record(begin, monotonic_ns(), page, thread, outcome);
+        Served::Page(outcome)
+    }
+
+    /// Makes to-page `page` present, whoever has claimed it, without ever waiting for them.
+    pub fn ensure(&self, page: usize, slot: &FaultSlot, count: &AtomicU64) -> FaultOutcome {
+        let cell = StateCell(self.space.state(page));
+        if cell.get().is_published() {
+            self.wake(page);
+            return FaultOutcome::AlreadyMapped;
+        }
+        let mine = cell.claim();
+        if !mine {
+            for _ in 0..SPINS {
+                if cell.get().is_published() {
+                    self.wake(page);
+                    return FaultOutcome::Waited;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        slot.hazard.announce(page, 1);
+        let access = cell.access();
+        // SAFETY: a compaction is under way.
+        let builder = unsafe { self.builder() };
+        let view = builder.view;
+        match access {
+            Access::Published => {
+                slot.hazard.withdraw();
+                self.wake(page);
+                return FaultOutcome::Waited;
+            }
+            Access::Move => {
+                // The content is final in its from-page: nothing of it is read here.
+                slot.hazard.withdraw();
+                self.move_in_place(page, 1, count);
+            }
+            Access::Read => {
+                // SAFETY: a compaction is under way, the hazard covers the page, and the buffer is the
+                // slot's, which this thread holds.
+                unsafe { builder.build(page, slot.buffer as *mut u64) };
+                let done = self.backend.publish(
+                    &self.space,
+                    view,
+                    page,
+                    slot.buffer,
+                    1,
+                    Source::Buffer,
+                );
+                cell.set_mapped();
+                slot.hazard.withdraw();
+                if done.published != 0 {
+                    // Relaxed: counts.
+                    self.counters.copied.fetch_add(1, Ordering::Relaxed);
+                    count.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    self.wake(page);
+                }
+            }
+        }
+        if mine { FaultOutcome::Built } else { FaultOutcome::Helped }
+    }
+
+    /// In fault-thread mode a thread may sleep in the kernel for a page that somebody else published.
+    fn wake(&self, page: usize) {
+        if let Some(installer) = self.backend.installer()
+            && installer.wake
+        {
+            let bytes = self.space.geometry.page;
+            // SAFETY: a compaction is under way.
+            let address = unsafe { self.view() }.new_base + page * bytes;
+            let _ = installer.uffd.wake(address, bytes);
+        }
+    }
+
+    /// Serves faults read from the descriptor until it is told to stop: the fault thread's body.
+    pub fn serve_descriptor(&self) {
+        let Some(installer) = self.backend.installer() else { return };
+        while let Ok(Some(fault)) = installer.uffd.read_fault() {
+            match self.serve_fault(fault.address, fault.thread) {
+                Served::Page(_) => {}
+                Served::Repeat | Served::NotMissing => {
+                    let page = self.space.geometry.page;
+                    let _ = installer.uffd.wake(fault.address & !(page - 1), page);
+                }
+            }
+        }
+    }
+}
+
+/// The heaps whose faults reach [`handler`].
+static REGISTRY: [AtomicPtr<Core>; HEAPS] = [const { AtomicPtr::new(std::ptr::null_mut()) }; HEAPS];
+/// Handlers between reading a registry entry and leaving it.
+static READING: AtomicUsize = AtomicUsize::new(0);
+static PREVIOUS_BUS: OnceLock<Previous> = OnceLock::new();
+static PREVIOUS_SEGV: OnceLock<Previous> = OnceLock::new();
+
+/// Makes faults in `core`'s ranges reach it.
+pub fn register(core: &Arc<Core>) -> Result<(), CoreError> {
+    for (signal, previous) in
+        [(Signal::Bus, &PREVIOUS_BUS), (Signal::Segv, &PREVIOUS_SEGV)]
+    {
+        let mut failure = None;
+        previous.get_or_init(|| {
+            // SAFETY: the handler follows the rules above and chains. A fault cannot be one of ours
+            // before a heap is registered below, so the handler finds `previous` set.
+            match unsafe { signal::install(signal, handler) } {
+                Ok(previous) => previous,
+                Err(errno) => {
+                    failure = Some(errno);
+                    Previous::default()
+                }
+            }
+        });
+        if let Some(errno) = failure {
+            return Err(CoreError::Signal(errno));
+        }
+    }
+    let pointer = Arc::as_ptr(core).cast_mut();
+    for entry in &REGISTRY {
+        // SeqCst: pairs with the handler's load.
+        let free = entry.compare_exchange(
+            std::ptr::null_mut(),
+            pointer,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
+        if free.is_ok() {
+            return Ok(());
+        }
+    }
+    Err(CoreError::TooManyHeaps(HEAPS))
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        let pointer: *mut Core = self;
+        for entry in &REGISTRY {
+            let _ = entry.compare_exchange(
+                pointer,
+                std::ptr::null_mut(),
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            );
+        }
+        // SeqCst: a handler that read the entry before it was cleared is counted; wait for it to leave.
+        while READING.load(Ordering::SeqCst) != 0 {
+            firn_heap::sys::thread::yield_now();
+        }
+    }
+}
+
+/// The signal handler for SIGBUS and SIGSEGV. The rules at the head of this file hold from here on.
+extern "C" fn handler(
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    // SAFETY: the kernel's arguments.
+    if let Some(address) = unsafe { signal::fault_address(info) }
+        && serve_registered(address)
+    {
+        return;
+    }
+    let previous = if signal == libc::SIGBUS { &PREVIOUS_BUS } else { &PREVIOUS_SEGV };
+    if let Some(previous) = previous.get() {
+        // SAFETY: called from a handler with the kernel's arguments.
+        unsafe { signal::chain(signal, info, context, previous) };
+    }
+}
+
+/// Whether the fault was one of a registered heap's and the access can be repeated.
+fn serve_registered(address: usize) -> bool {
+    // SeqCst: pairs with `drop`.
+    READING.fetch_add(1, Ordering::SeqCst);
+    let mut served = false;
+    for entry in &REGISTRY {
+        let core = entry.load(Ordering::SeqCst);
+        if core.is_null() {
+            continue;
+        }
+        // SAFETY: a registered core is alive: its drop clears the entry and waits for `READING`.
+        let core = unsafe { &*core };
+        if core.space.ranges.iter().any(|range| range.contains(address)) {
+            served = match core.serve_fault(address, MUTATOR.get()) {
+                Served::Page(_) => true,
+                Served::Repeat => !endless(address),
+                Served::NotMissing => false,
+            };
+            if !served {
+                complain(address);
+            }
+            break;
+        }
+    }
+    READING.fetch_sub(1, Ordering::SeqCst);
+    served
+}
+
+/// Whether the same needless fault has repeated so often that the page will never come.
+fn endless(address: usize) -> bool {
+    let (last, times) = REPEATED.get();
+    let times = if last == address { times + 1 } else { 0 };
+    REPEATED.set((address, times));
+    times > 10_000
+}
+
+/// Says on standard error what kind of access this was; the previous handler then ends the process.
+fn complain(_address: usize) {
+    const TEXT: &[u8] = b"firn: access to an address of the heap that holds no object now: a reference was kept across a collection without a root, or memory was overwritten\n";
+    // SAFETY: a valid buffer; write is async-signal-safe.
+    unsafe { libc::write(2, TEXT.as_ptr().cast(), TEXT.len()) };
+}

@@ -1,0 +1,157 @@
+//! Installing pages through userfaultfd: what to do about every outcome.
+//!
+//! The kernel may stop a fill operation anywhere, for many reasons; this file is the one place that
+//! decides what each of them means. After [`Installer::copy`] and [`Installer::move_run`] every page asked
+//! for is either present (by us or by somebody else) or reported as refused, so that the caller can take
+//! another way. Masks have one bit for each page of the run, at most 64. Safe in the fault handler.
+//!
+//! | outcome | COPY | MOVE |
+//! |---|---|---|
+//! | partial progress, `EAGAIN` | go on behind it | the same |
+//! | `EEXIST` | somebody was faster: skip the page | skip the page; its source stays |
+//! | `ENOENT` | the range is not registered (any more): refused | the source is gone: somebody moved it: skip |
+//! | `EBUSY`, `EINVAL`, others | refused | refused: copy it instead |
+//! | `ENOMEM` | yield, try again a bounded number of times, then refused | the same |
+//! | `ESRCH` | the process is ending: refused | the same |
+
+use crate::config::InstallKind;
+use firn_heap::sys::uffd::{Outcome, Userfaultfd};
+use firn_heap::sys::{Errno, thread};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Errors that are counted one by one; any other shares the last place.
+pub const COUNTED: [Errno; 8] = [
+    Errno::EAGAIN,
+    Errno::EEXIST,
+    Errno::ENOENT,
+    Errno::EBUSY,
+    Errno::EINVAL,
+    Errno::ENOMEM,
+    Errno::ESRCH,
+    Errno(0),
+];
+
+/// How often an operation that found no memory is tried again.
+const MEMORY_ATTEMPTS: u32 = 100;
+
+/// Counts of incomplete operations, by operation and error.
+#[derive(Default)]
+pub struct Retries([[AtomicU64; COUNTED.len()]; 2]);
+
+impl Retries {
+    fn note(&self, kind: InstallKind, errno: Errno) {
+        let index = COUNTED.iter().position(|e| *e == errno).unwrap_or(COUNTED.len() - 1);
+        // Relaxed: a count.
+        self.0[kind as usize][index].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes all counts that are not zero: (operation, error, count).
+    pub fn take(&self) -> Vec<(InstallKind, Errno, u64)> {
+        let mut taken = Vec::new();
+        for kind in [InstallKind::Move, InstallKind::Copy] {
+            for (index, errno) in COUNTED.into_iter().enumerate() {
+                let count = self.0[kind as usize][index].swap(0, Ordering::Relaxed);
+                if count > 0 {
+                    taken.push((kind, errno, count));
+                }
+            }
+        }
+        taken
+    }
+}
+
+/// What became of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Installed {
+    /// Pages that this call published.
+    pub published: u64,
+    /// Pages that this way cannot publish.
+    pub refused: u64,
+    /// Pages whose source is no longer where it was although this call did not move it.
+    pub vanished: u64,
+}
+
+/// Installs pages into a registered range.
+pub struct Installer {
+    /// The descriptor.
+    pub uffd: Userfaultfd,
+    /// Whether installing must wake threads that wait in the kernel.
+    pub wake: bool,
+    /// Counts for the reports.
+    pub retries: Retries,
+    page: usize,
+}
+
+/// The lowest `count` bits.
+#[inline(always)]
+pub fn low_mask(count: usize) -> u64 {
+    if count >= 64 { u64::MAX } else { (1 << count) - 1 }
+}
+
+impl Installer {
+    /// An installer; `wake` for fault-thread delivery.
+    pub fn new(uffd: Userfaultfd, wake: bool) -> Installer {
+        let page = firn_heap::sys::page_size();
+        Installer { uffd, wake, retries: Retries::default(), page }
+    }
+
+    /// Publishes `pages` pages at `dst` with the contents at `src`.
+    pub fn copy(&self, dst: usize, src: usize, pages: usize) -> Installed {
+        self.run(InstallKind::Copy, dst, src, pages)
+    }
+
+    /// Publishes `pages` pages at `dst` by moving those at `src`.
+    pub fn move_run(&self, dst: usize, src: usize, pages: usize) -> Installed {
+        self.run(InstallKind::Move, dst, src, pages)
+    }
+
+    #[inline(always)]
+    fn operate(&self, kind: InstallKind, dst: usize, src: usize, len: usize) -> Outcome {
+        match kind {
+            InstallKind::Copy => self.uffd.copy(dst, src, len, self.wake),
+            InstallKind::Move => self.uffd.move_pages(dst, src, len, false, self.wake),
+        }
+    }
+
+    fn run(&self, kind: InstallKind, dst: usize, src: usize, pages: usize) -> Installed {
+        let mut result = Installed::default();
+        let mut done = 0;
+        let mut attempts = 0;
+        while done < pages {
+            let offset = done * self.page;
+            let left = (pages - done) * self.page;
+            let outcome = self.operate(kind, dst + offset, src + offset, left);
+            let advanced = outcome.done / self.page;
+            result.published |= low_mask(advanced) << done;
+            done += advanced;
+            let Some(errno) = outcome.error else { continue };
+            self.retries.note(kind, errno);
+            if done == pages || (errno == Errno::EAGAIN && advanced > 0) {
+                continue;
+            }
+            let here = 1u64 << done;
+            match errno {
+                Errno::EAGAIN | Errno::EINTR => thread::yield_now(),
+                Errno::EEXIST => {
+                    if self.wake {
+                        let _ = self.uffd.wake(dst + done * self.page, self.page);
+                    }
+                    done += 1;
+                }
+                Errno::ENOENT if kind == InstallKind::Move => {
+                    result.vanished |= here;
+                    done += 1;
+                }
+                Errno::ENOMEM if attempts < MEMORY_ATTEMPTS => {
+                    attempts += 1;
+                    thread::yield_now();
+                }
+                _ => {
+                    result.refused |= here;
+                    done += 1;
+                }
+            }
+        }
+        result
+    }
+}

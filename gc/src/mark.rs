@@ -1,0 +1,275 @@
+//! Marking: concurrent, parallel, snapshot-at-the-beginning.
+//!
+//! Everything reachable when marking began gets marked: roots are taken in a handshake, mutators log each
+//! reference they overwrite, and what they allocate meanwhile lies in the late region, which is live as a
+//! whole and never visited. So the final pause has nothing to trace: it finds the logs empty, or lets
+//! marking go on.
+//!
+//! **The end.** A round flushes every mutator's log by a handshake and drains what came. Once a round finds
+//! nothing to drain, no unmarked object of the snapshot can be left: each such object was reachable through
+//! unmarked ones from a queued or logged reference, there was none queued before the round, and each log was
+//! found empty at a moment after that. The final pause only repeats the check where mutators stand still,
+//! and switches the barrier off. Its work is one buffer for each mutator, whatever the heap's size or the
+//! rate of mutation.
+//!
+//! **The loop.** References are queued unmarked and unvisited; before one is looked at, it spends some turns
+//! in a short ring while its header and its bitmap entry are being fetched. That is worth more than the few
+//! objects that are queued twice. With one marker there are no atomic read-modify-writes.
+
+use crate::core::Core;
+use crate::segments::{CAPACITY, Segment};
+use firn_heap::WORD;
+use firn_heap::blocks::prefetch;
+use firn_heap::layout::{Header, LayoutId, Slot};
+use firn_heap::space::Space;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// References that are being fetched at a time.
+const RING: usize = 16;
+/// Surplus addresses that make a marker share some when others are idle.
+const SHARE: usize = 2 * CAPACITY;
+/// Addresses a marker keeps to itself at most.
+const LOCAL: usize = 32 * CAPACITY;
+
+/// What markers share in one marking.
+#[derive(Default)]
+pub struct MarkShared {
+    /// Markers without work.
+    idle: AtomicUsize,
+    /// Objects marked.
+    pub objects: AtomicU64,
+}
+
+/// One marker's state. Memory is kept from cycle to cycle.
+pub struct Marker {
+    stack: Vec<u64>,
+    objects: u64,
+}
+
+impl Default for Marker {
+    fn default() -> Marker {
+        Marker { stack: Vec::with_capacity(LOCAL + 1), objects: 0 }
+    }
+}
+
+/// What of the heap a marker looks at.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    core: &'a Core,
+    space: &'a Space,
+    base: usize,
+    /// Bytes from the base on that are to be marked.
+    marked_bytes: usize,
+}
+
+impl Scope<'_> {
+    /// Whether `address` is in the part of the range that is being marked.
+    #[inline(always)]
+    fn covers(&self, address: u64) -> bool {
+        (address as usize).wrapping_sub(self.base) < self.marked_bytes
+    }
+}
+
+impl Marker {
+    /// Marks everything reachable from what is queued, together with `markers - 1` others that run the
+    /// same. Returns when all are out of work.
+    pub fn drain(&mut self, core: &Core, shared: &MarkShared, markers: usize) {
+        if markers == 1 {
+            self.drain_as::<false>(core, shared, 1);
+        } else {
+            self.drain_as::<true>(core, shared, markers);
+        }
+        // Relaxed: read after the markers have been joined.
+        shared.objects.fetch_add(std::mem::take(&mut self.objects), Ordering::Relaxed);
+    }
+
+    fn drain_as<const SHARED: bool>(&mut self, core: &Core, shared: &MarkShared, markers: usize) {
+        let space = &core.space;
+        let page = space.geometry.page;
+        let scope = Scope {
+            core,
+            space,
+            base: space.current().base(),
+            marked_bytes: core.late_page() * page,
+        };
+        loop {
+            if self.stack.is_empty() && !self.refill(core) {
+                if markers == 1 || !self.wait(core, shared, markers) {
+                    return;
+                }
+                continue;
+            }
+            self.trace::<SHARED>(core, scope, shared);
+        }
+    }
+
+    /// Takes a queued segment into the local stack.
+    fn refill(&mut self, core: &Core) -> bool {
+        let Some((segment, len)) = core.segments.take() else { return false };
+        // SAFETY: this thread holds the segment, whose first `len` words were written.
+        let words = unsafe { std::slice::from_raw_parts(core.segments.words(&segment), len) };
+        self.stack.extend_from_slice(words);
+        core.segments.release(segment);
+        true
+    }
+
+    /// Out of work: waits for somebody to share; false when all are out of work.
+    fn wait(&mut self, core: &Core, shared: &MarkShared, markers: usize) -> bool {
+        // SeqCst: the last one to go idle must see every segment submitted by the others before.
+        let mut idle = shared.idle.fetch_add(1, Ordering::SeqCst) + 1;
+        loop {
+            if !core.segments.is_empty() {
+                shared.idle.fetch_sub(1, Ordering::SeqCst);
+                return true;
+            }
+            if idle == markers {
+                return false;
+            }
+            firn_heap::sys::thread::yield_now();
+            idle = shared.idle.load(Ordering::SeqCst);
+        }
+    }
+
+    fn trace<const SHARED: bool>(&mut self, core: &Core, scope: Scope<'_>, shared: &MarkShared) {
+        let mut ring = [0u64; RING];
+        let mut turn = 0;
+        let mut waiting = 0;
+        loop {
+            let place = turn % RING;
+            let ready = std::mem::take(&mut ring[place]);
+            if let Some(next) = self.stack.pop() {
+                prefetch(next as *const u8);
+                scope.space.blocks.prefetch((next as usize - scope.base) / WORD);
+                ring[place] = next;
+                waiting += 1;
+            }
+            if ready != 0 {
+                waiting -= 1;
+                self.visit::<SHARED>(scope, ready);
+                if SHARED {
+                    // Relaxed: a hint.
+                    let idle = SHARED && shared.idle.load(Ordering::Relaxed) > 0;
+                    if idle && self.stack.len() > SHARE {
+                        self.hand_over(core);
+                    }
+                }
+            } else if waiting == 0 {
+                return;
+            }
+            turn += 1;
+        }
+    }
+
+    /// Marks one object and queues what it refers to.
+    #[inline(always)]
+    fn visit<const SHARED: bool>(&mut self, scope: Scope<'_>, address: u64) {
+        let word = (address as usize - scope.base) / WORD;
+        if scope.space.blocks.is_marked(word) {
+            return;
+        }
+        // SAFETY: a reference found in the heap or the roots leads to an object; headers never change.
+        let header = Header(unsafe { (address as *const u64).read() });
+        if header.layout() == LayoutId(0) {
+            missing_object(address, header);
+        }
+        // SAFETY: the header is an object's.
+        let descriptor = unsafe { scope.space.layouts.get_unchecked(header.layout()) };
+        let words = descriptor.words(header);
+        if !scope.space.blocks.mark::<SHARED>(word, words) {
+            return;
+        }
+        self.objects += 1;
+        if descriptor.is_leaf() {
+            return;
+        }
+        let slots = address as *const AtomicU64;
+        descriptor.each_slot(0, words, |index, slot| {
+            // SAFETY: a slot of the object. Acquire: pairs with the release store of the reference, so
+            // that the header of an object published after the snapshot is seen too.
+            let value = unsafe { &*slots.add(index) }.load(Ordering::Acquire);
+            match slot {
+                Slot::Ref => self.consider(scope, value),
+                Slot::Tagged if descriptor.rule().is_reference(value) => {
+                    self.consider(scope, descriptor.rule().address_of(value));
+                }
+                Slot::Tagged => {}
+            }
+        });
+    }
+
+    #[inline(always)]
+    fn consider(&mut self, scope: Scope<'_>, address: u64) {
+        if scope.covers(address) {
+            if self.stack.len() >= LOCAL {
+                self.hand_over(scope.core);
+            }
+            self.stack.push(address);
+        } else if scope.space.large.contains(address as usize) {
+            scope.space.large.mark(address as usize);
+        }
+    }
+
+    /// Hands the oldest addresses over: to idle markers, or because there are too many.
+    #[cold]
+    fn hand_over(&mut self, core: &Core) {
+        let segment = core.segments.acquire();
+        // SAFETY: this thread holds the segment, which has `CAPACITY` words, and the stack more.
+        unsafe {
+            let words = core.segments.words(&segment);
+            std::ptr::copy_nonoverlapping(self.stack.as_ptr(), words, CAPACITY);
+        }
+        self.stack.drain(..CAPACITY);
+        core.segments.submit(segment, CAPACITY);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn missing_object(address: u64, header: Header) -> ! {
+    panic!("the reference {address:#x} leads to no object (header {header:?}): a root was missed, or memory was overwritten")
+}
+
+/// Collects root addresses into segments.
+pub struct RootQueue<'a> {
+    core: &'a Core,
+    segment: Option<Segment>,
+    len: usize,
+}
+
+impl<'a> RootQueue<'a> {
+    /// An empty queue.
+    pub fn new(core: &'a Core) -> RootQueue<'a> {
+        RootQueue { core, segment: None, len: 0 }
+    }
+
+    /// Queues the object at `address`, if it is one that gets marked.
+    pub fn push(&mut self, address: u64) {
+        let space = &self.core.space;
+        let offset = (address as usize).wrapping_sub(space.current().base());
+        if offset >= self.core.late_page() * space.geometry.page {
+            if space.large.contains(address as usize) {
+                space.large.mark(address as usize);
+            }
+            return;
+        }
+        let segment = self.segment.get_or_insert_with(|| self.core.segments.acquire());
+        // SAFETY: the segment is held and has room: it is submitted when full.
+        unsafe { self.core.segments.words(segment).add(self.len).write(address) };
+        self.len += 1;
+        if self.len == CAPACITY {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(segment) = self.segment.take() {
+            self.core.segments.submit(segment, std::mem::take(&mut self.len));
+        }
+    }
+}
+
+impl Drop for RootQueue<'_> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}

@@ -1,0 +1,1 @@
+//! What a real userfaultfd does with each request.
