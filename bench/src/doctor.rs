@@ -9,6 +9,7 @@ use firn_heap::sys::uffd::Features;
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure};
+use crate::stress::page::{WIDTH, wrap};
 use crate::stress::report_json::Sink;
 use crate::stress::units::bytes;
 
@@ -280,7 +281,7 @@ fn text(findings: &[Finding]) -> String {
 
 /// A label, and text that is wrapped beside it in what is left of 80 columns.
 fn entry(out: &mut String, label: &str, text: &str) {
-    for (i, line) in crate::stress::report_text::wrap(text, 80 - label.len()).iter().enumerate() {
+    for (i, line) in wrap(text, WIDTH - label.len()).iter().enumerate() {
         let blank = " ".repeat(label.len());
         let _ = writeln!(out, "{}{line}", if i == 0 { label } else { &blank });
     }

@@ -255,6 +255,7 @@ fn recycle(core: &Core, shared: &CompactShared) {
     };
     let limit = held_back(core, &builder, spent, view.marked_pages);
     give_back(core, &builder, &mut frontier.from, limit);
+    core.memory_freed();
     let late_before = frontier.late;
     while frontier.late < view.total_pages && published(frontier.late) {
         let page = frontier.late;
@@ -326,7 +327,7 @@ pub fn complete(core: &Core, shared: &CompactShared) {
     // SeqCst: either a handler sees this, or `occupied` sees the handler.
     core.phase.store(phase::IDLE, Ordering::SeqCst);
     while core.faults.occupied() {
-        firn_heap::sys::thread::yield_now();
+        std::thread::yield_now();
     }
     recycle(core, shared);
 }

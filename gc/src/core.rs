@@ -16,9 +16,9 @@ use crate::segments::Segments;
 use firn_heap::layout::{Header, LayoutId};
 use firn_heap::space::Space;
 use firn_heap::sys::map::MapError;
-use firn_heap::sys::thread::monotonic_ns;
+use firn_heap::sys::thread::{gettid, monotonic_ns};
 use firn_heap::sys::uffd::{OpenError, Userfaultfd};
-use firn_heap::sys::{Errno, probe};
+use firn_heap::sys::Errno;
 use firn_heap::tlab::{Chunk, record};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -164,6 +164,8 @@ pub struct Core {
     pub(crate) verify_failure: Mutex<Option<String>>,
     pub(crate) listeners: RwLock<Vec<Arc<dyn Listener>>>,
     next_mutator: AtomicU32,
+    /// Kernel ids of mutators' threads, for the fault thread.
+    threads: Mutex<Vec<(u32, u32)>>,
     pub(crate) cycle: AtomicU64,
     /// Pages handed out in the current range at which a cycle should start.
     pub start_at: AtomicUsize,
@@ -171,6 +173,9 @@ pub struct Core {
     pub allocated_bytes: AtomicU64,
     trigger: Mutex<Option<Trigger>>,
     pub(crate) triggered: AtomicBool,
+    /// Changes whenever memory may have become available; see [`Core::wait_for_memory`].
+    memory_epoch: AtomicU32,
+    memory_waiters: AtomicU32,
 }
 
 // SAFETY: the one non-Sync field, `view`, is written only with the world stopped and no handler inside
@@ -196,7 +201,7 @@ impl Core {
                     InstallKind::Move
                 };
                 let mut install = config.install.unwrap_or(default);
-                if install == InstallKind::Move && !probe::move_works(&uffd) {
+                if install == InstallKind::Move && !crate::install::move_works(&uffd) {
                     if config.install == Some(InstallKind::Move) {
                         return Err(CoreError::Unsupported(
                             "install=move: this kernel has no working UFFDIO_MOVE (it came with Linux 6.8); use install=copy".into(),
@@ -241,11 +246,14 @@ impl Core {
             verify_failure: Mutex::default(),
             listeners: RwLock::default(),
             next_mutator: AtomicU32::new(0),
+            threads: Mutex::default(),
             cycle: AtomicU64::new(0),
             start_at,
             allocated_bytes: AtomicU64::new(0),
             trigger: Mutex::new(None),
             triggered: AtomicBool::new(false),
+            memory_epoch: AtomicU32::new(0),
+            memory_waiters: AtomicU32::new(0),
         });
         crate::fault::register(&core)?;
         Ok(core)
@@ -307,6 +315,7 @@ impl Core {
         // Relaxed: only uniqueness matters.
         let id = self.next_mutator.fetch_add(1, Ordering::Relaxed);
         let mutator = Mutator::new(id, false)?;
+        self.threads.lock().unwrap().push((gettid(), id));
         Ok(self.safepoints.attach(|| {
             // SAFETY: nobody else has it yet.
             unsafe { mutator.local() }.marking = self.marking.load(Ordering::Relaxed);
@@ -316,12 +325,19 @@ impl Core {
 
     /// Ends the calling thread's being a mutator.
     pub fn detach(&self, slot: &Arc<Slot<Mutator>>) {
+        self.threads.lock().unwrap().retain(|&(_, id)| id != slot.mutator.id);
         self.safepoints.detach(self, slot, |mutator| {
             // SAFETY: the mutator's own thread, with nothing due.
             let local = unsafe { mutator.local() };
             local.flush_log(&self.segments);
             self.retire(mutator);
         });
+    }
+
+    /// The mutator on the thread with this kernel id, for the fault thread (not for the handler).
+    pub(crate) fn mutator_of(&self, tid: u32) -> u32 {
+        let threads = self.threads.lock().unwrap();
+        threads.iter().find(|&&(known, _)| known == tid).map_or(u32::MAX, |&(_, id)| id)
     }
 
     /// Takes a mutator's buffer away and gives its untouched pages back.
@@ -411,6 +427,29 @@ impl Core {
     /// cycle and what that cycle left, and large objects.
     pub fn in_use(&self) -> usize {
         self.space.committed().saturating_sub(self.space.free_pages())
+    }
+
+    /// A token for [`Core::wait_for_memory`], to be taken before the attempt that failed.
+    pub fn memory_epoch(&self) -> u32 {
+        // Acquire: pairs with the release in `memory_freed`.
+        self.memory_epoch.load(Ordering::Acquire)
+    }
+
+    /// Sleeps until memory may have become available since `epoch`. The caller must be blocked.
+    pub fn wait_for_memory(&self, epoch: u32) {
+        // SeqCst: either `memory_freed` sees the waiter, or the futex sees the new epoch.
+        self.memory_waiters.fetch_add(1, Ordering::SeqCst);
+        firn_heap::sys::futex::wait(&self.memory_epoch, epoch, None);
+        self.memory_waiters.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Tells waiting mutators that memory may be available, or a cycle is over.
+    pub fn memory_freed(&self) {
+        // SeqCst: pairs with `wait_for_memory`; includes the release for `memory_epoch`.
+        self.memory_epoch.fetch_add(1, Ordering::SeqCst);
+        if self.memory_waiters.load(Ordering::SeqCst) > 0 {
+            firn_heap::sys::futex::wake_all(&self.memory_epoch);
+        }
     }
 
     /// Allocates an object on pages of its own.

@@ -12,8 +12,9 @@ use crate::config::FaultOutcome;
 use crate::core::{Core, CoreError, phase};
 use crate::events::Event;
 use firn_heap::pages::{Access, Hazard, StateCell};
+use firn_heap::sys::Errno;
 use firn_heap::sys::map::{Advice, MapError, Reservation, advise};
-use firn_heap::sys::signal::{self, Previous, Signal};
+use firn_heap::sys::signal::{self, Previous};
 use firn_heap::sys::thread::monotonic_ns;
 use firn_heap::table::{Table, Zeroed};
 use std::cell::Cell;
@@ -35,6 +36,11 @@ thread_local! {
     static MUTATOR: Cell<u32> = const { Cell::new(u32::MAX) };
     /// The last address that faulted without need, and how often in a row.
     static REPEATED: Cell<(usize, u32)> = const { Cell::new((0, 0)) };
+}
+
+/// The calling thread's mutator number.
+pub fn thread() -> u32 {
+    MUTATOR.get()
 }
 
 /// Tells the fault records which mutator the calling thread is.
@@ -278,12 +284,13 @@ impl Core {
     /// Serves faults read from the descriptor until it is told to stop: the fault thread's body.
     pub fn serve_descriptor(&self) {
         let Some(installer) = self.backend.installer() else { return };
-        while let Ok(Some(fault)) = installer.uffd.read_fault() {
-            match self.serve_fault(fault.address, fault.thread) {
+        while let Ok(Some(fault)) = installer.uffd.read_fault(None) {
+            let thread = fault.thread_id.map_or(u32::MAX, |tid| self.mutator_of(tid));
+            match self.serve_fault(fault.addr, thread) {
                 Served::Page(_) => {}
                 Served::Repeat | Served::NotMissing => {
                     let page = self.space.geometry.page;
-                    let _ = installer.uffd.wake(fault.address & !(page - 1), page);
+                    let _ = installer.uffd.wake(fault.addr & !(page - 1), page);
                 }
             }
         }
@@ -299,23 +306,12 @@ static PREVIOUS_SEGV: OnceLock<Previous> = OnceLock::new();
 
 /// Makes faults in `core`'s ranges reach it.
 pub fn register(core: &Arc<Core>) -> Result<(), CoreError> {
-    for (signal, previous) in
-        [(Signal::Bus, &PREVIOUS_BUS), (Signal::Segv, &PREVIOUS_SEGV)]
-    {
-        let mut failure = None;
-        previous.get_or_init(|| {
-            // SAFETY: the handler follows the rules above and chains. A fault cannot be one of ours
-            // before a heap is registered below, so the handler finds `previous` set.
-            match unsafe { signal::install(signal, handler) } {
-                Ok(previous) => previous,
-                Err(errno) => {
-                    failure = Some(errno);
-                    Previous::default()
-                }
-            }
-        });
-        if let Some(errno) = failure {
-            return Err(CoreError::Signal(errno));
+    for (signal, previous) in [(libc::SIGBUS, &PREVIOUS_BUS), (libc::SIGSEGV, &PREVIOUS_SEGV)] {
+        // SAFETY: the handler follows the rules above and chains.
+        match unsafe { signal::install(signal, handler, previous) } {
+            // `EEXIST`: somebody handles the signal in front of us, and chains to us if well-behaved.
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(CoreError::Signal(errno)),
         }
     }
     let pointer = Arc::as_ptr(core).cast_mut();
@@ -347,21 +343,23 @@ impl Drop for Core {
         }
         // SeqCst: a handler that read the entry before it was cleared is counted; wait for it to leave.
         while READING.load(Ordering::SeqCst) != 0 {
-            firn_heap::sys::thread::yield_now();
+            std::thread::yield_now();
         }
     }
 }
 
 /// The signal handler for SIGBUS and SIGSEGV. The rules at the head of this file hold from here on.
-extern "C" fn handler(
+///
+/// # Safety
+/// For the kernel to call.
+unsafe extern "C" fn handler(
     signal: libc::c_int,
     info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
     // SAFETY: the kernel's arguments.
-    if let Some(address) = unsafe { signal::fault_address(info) }
-        && serve_registered(address)
-    {
+    let address = unsafe { signal::is_synchronous(info).then(|| signal::fault_address(info)) };
+    if address.is_some_and(serve_registered) {
         return;
     }
     let previous = if signal == libc::SIGBUS { &PREVIOUS_BUS } else { &PREVIOUS_SEGV };

@@ -16,7 +16,8 @@
 
 use crate::config::InstallKind;
 use firn_heap::sys::uffd::{Outcome, Userfaultfd};
-use firn_heap::sys::{Errno, thread};
+use firn_heap::sys::Errno;
+use firn_heap::sys::map::Reservation;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Errors that are counted one by one; any other shares the last place.
@@ -131,7 +132,7 @@ impl Installer {
             }
             let here = 1u64 << done;
             match errno {
-                Errno::EAGAIN | Errno::EINTR => thread::yield_now(),
+                Errno::EAGAIN | Errno::EINTR => std::thread::yield_now(),
                 Errno::EEXIST => {
                     if self.wake {
                         let _ = self.uffd.wake(dst + done * self.page, self.page);
@@ -144,7 +145,7 @@ impl Installer {
                 }
                 Errno::ENOMEM if attempts < MEMORY_ATTEMPTS => {
                     attempts += 1;
-                    thread::yield_now();
+                    std::thread::yield_now();
                 }
                 _ => {
                     result.refused |= here;
@@ -154,4 +155,21 @@ impl Installer {
         }
         result
     }
+}
+
+/// Whether `UFFDIO_MOVE` really moves a page: tried on two throw-away pages.
+pub fn move_works(uffd: &Userfaultfd) -> bool {
+    let page = firn_heap::sys::page_size();
+    let reserve = || Reservation::anonymous(page, page, "firn probe");
+    let (Ok(from), Ok(to)) = (reserve(), reserve()) else { return false };
+    if uffd.register_missing(to.base(), page).is_err() {
+        return false;
+    }
+    // SAFETY: a mapped, writable page of our own.
+    unsafe { (from.base() as *mut u64).write_volatile(42) };
+    let outcome = uffd.move_pages(to.base(), from.base(), page, false, false);
+    // SAFETY: read only if the move succeeded, so that the page is present.
+    let moved = outcome.error.is_none() && unsafe { (to.base() as *const u64).read_volatile() } == 42;
+    let _ = uffd.unregister(to.base(), page);
+    moved
 }

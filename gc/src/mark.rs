@@ -125,7 +125,7 @@ impl Marker {
             if idle == markers {
                 return false;
             }
-            firn_heap::sys::thread::yield_now();
+            std::thread::yield_now();
             idle = shared.idle.load(Ordering::SeqCst);
         }
     }

@@ -30,7 +30,8 @@ impl Mutator {
             log: None,
             log_len: 0,
             handles: HandleStack::new()?,
-            allocated: 0,
+            serial: 0,
+            stress_left: 0,
             stop_began: 0,
         };
         Ok(Mutator { id, local: UnsafeCell::new(local) })
@@ -65,8 +66,10 @@ pub struct MutatorLocal {
     log_len: usize,
     /// Addresses that the thread holds across safepoints.
     pub handles: HandleStack,
-    /// Bytes handed out to this thread since it last reported them.
-    pub allocated: usize,
+    /// The heap's serial number, for the embedder's layout caches.
+    pub serial: u64,
+    /// Allocations until the next forced collection; 0: never.
+    pub stress_left: u32,
     /// When the current stop began (0: none).
     pub stop_began: u64,
 }

@@ -182,7 +182,7 @@ impl<O: Operations> Safepoints<O> {
 
     /// The poll's slow path: does whatever the current request wants of this mutator.
     pub fn poll_slow(&self, ops: &O, slot: &Arc<Slot<O::Mutator>>) {
-        let mut state = self.lock();
+        let state = self.lock();
         let index = Self::index(&state, slot);
         if !state.entries[index].due {
             return;
@@ -207,7 +207,7 @@ impl<O: Operations> Safepoints<O> {
     fn finish_after(
         &self,
         ops: &O,
-        mut state: Guard<'_, O>,
+        state: Guard<'_, O>,
         op: O::Op,
         slot: &Arc<Slot<O::Mutator>>,
     ) {

@@ -1,5 +1,6 @@
 //! The collector's threads: `GcWorker-1` and up. The coordinating thread works along as worker 0.
 
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -8,7 +9,7 @@ type Job<'a> = &'a (dyn Fn(usize) + Sync);
 struct Worker {
     /// `None` ends the thread.
     jobs: Sender<Option<Job<'static>>>,
-    done: Receiver<()>,
+    done: Mutex<Receiver<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -35,7 +36,7 @@ impl Workers {
                         let _ = outbox.send(());
                     }
                 })?;
-            Ok(Worker { jobs, done, thread: Some(thread) })
+            Ok(Worker { jobs, done: Mutex::new(done), thread: Some(thread) })
         };
         Ok(Workers((1..count).map(start).collect::<std::io::Result<_>>()?))
     }
@@ -59,7 +60,7 @@ impl Workers {
             std::process::abort();
         }
         for worker in &self.0 {
-            worker.done.recv().expect("a worker lives as long as the pool");
+            worker.done.lock().unwrap().recv().expect("a worker lives as long as the pool");
         }
     }
 }

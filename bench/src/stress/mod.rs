@@ -6,6 +6,7 @@
 //! the collector comes from its event stream.
 
 pub mod options;
+pub mod page;
 pub mod report_json;
 pub mod report_text;
 pub mod run;

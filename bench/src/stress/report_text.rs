@@ -4,13 +4,9 @@
 use std::fmt::Write;
 
 use super::Report;
+use super::page::{LABEL, Page};
 use super::units::{bytes, count, percent, signed_time, time};
 use crate::measure::latency::Percentiles;
-
-/// Columns of the report.
-pub const WIDTH: usize = 80;
-/// Columns of the labels at the left.
-const LABEL: usize = 13;
 
 /// The whole report, with a newline at its end.
 pub fn text(report: &Report) -> String {
@@ -26,7 +22,7 @@ pub fn text(report: &Report) -> String {
     moved(&mut page, report);
     utilization(&mut page, report);
     surroundings(&mut page, report);
-    page.out
+    page.finish()
 }
 
 /// One or two sentences: did it hold, and what was the worst that a mutator met.
@@ -82,82 +78,6 @@ pub fn verdict(report: &Report) -> String {
 
 fn plural(n: u64, noun: &str) -> String {
     format!("{} {noun}{}", count(n), if n == 1 { "" } else { "s" })
-}
-
-/// Lines of at most [`WIDTH`] columns.
-#[derive(Default)]
-struct Page {
-    out: String,
-}
-
-impl Page {
-    fn blank(&mut self) {
-        self.out.push('\n');
-    }
-
-    fn line(&mut self, text: &str) {
-        self.out.push_str(text.trim_end());
-        self.out.push('\n');
-    }
-
-    /// Text over the whole width.
-    fn paragraph(&mut self, text: &str) {
-        for line in wrap(text, WIDTH) {
-            self.line(&line);
-        }
-    }
-
-    /// A label, and text that is wrapped beside it.
-    fn entry(&mut self, label: &str, text: &str) {
-        for (i, line) in wrap(text, WIDTH - LABEL).iter().enumerate() {
-            let label = if i == 0 { label } else { "" };
-            self.line(&format!("{label:<LABEL$}{line}"));
-        }
-    }
-
-    /// A row of a table: a label of `first` columns and right-aligned cells of `cell` columns.
-    fn row(&mut self, label: &str, first: usize, cell: usize, cells: &[String]) {
-        let mut line = format!("{label:<first$}");
-        for text in cells {
-            let _ = write!(line, "{text:>cell$}");
-        }
-        self.line(&line);
-    }
-
-    fn head(&mut self, label: &str, first: usize, cell: usize, heads: &[&str]) {
-        let cells: Vec<_> = heads.iter().map(|h| (*h).to_owned()).collect();
-        self.row(label, first, cell, &cells);
-    }
-}
-
-/// Breaks text at spaces; a word that is too long stands alone and is cut.
-pub fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let mut word = word;
-        loop {
-            let line = lines.last_mut().expect("never empty");
-            let room = width - line.chars().count();
-            let gap = usize::from(!line.is_empty());
-            if word.chars().count() + gap <= room {
-                if gap == 1 {
-                    line.push(' ');
-                }
-                line.push_str(word);
-                break;
-            }
-            if line.is_empty() {
-                let cut = word.char_indices().nth(width).map_or(word.len(), |(i, _)| i);
-                line.push_str(&word[..cut]);
-                word = &word[cut..];
-                if word.is_empty() {
-                    break;
-                }
-            }
-            lines.push(String::new());
-        }
-    }
-    lines
 }
 
 fn run(page: &mut Page, report: &Report) {
@@ -569,7 +489,11 @@ pub(super) mod tests {
                     (0..300).map(|t| of_thread(t, vec![(5, 500)], (0, 1 << 40))).collect();
             }
             for line in text(&report).lines() {
-                assert!(line.chars().count() <= WIDTH, "{}: {line}", line.chars().count());
+                assert!(
+                    line.chars().count() <= crate::stress::page::WIDTH,
+                    "{}: {line}",
+                    line.chars().count()
+                );
                 assert!(!line.ends_with(' '), "trailing blanks: {line:?}");
             }
         }
@@ -612,13 +536,5 @@ pub(super) mod tests {
         report.gc.pauses.clear();
         report.gc.cycles = 0;
         assert!(verdict(&report).starts_with("No collection ended"));
-    }
-
-    #[test]
-    fn long_words_are_cut_and_nothing_is_lost() {
-        let text = format!("a {} b", "x".repeat(200));
-        let lines = wrap(&text, 50);
-        assert!(lines.iter().all(|l| l.len() <= 50));
-        assert_eq!(lines.concat().replace(' ', ""), text.replace(' ', ""));
     }
 }

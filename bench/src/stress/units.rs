@@ -19,7 +19,7 @@ pub fn signed_time(ns: i64) -> String {
 /// A size in bytes, as `640 B`, `12.5 KiB` or `512 MiB`; whole numbers of a unit have no decimals.
 pub fn bytes(n: u64) -> String {
     let scaled = |unit: u64, name: &str| {
-        if n % unit == 0 {
+        if n.is_multiple_of(unit) {
             format!("{} {name}", n / unit)
         } else {
             format!("{} {name}", digits(n as f64 / unit as f64))
@@ -39,7 +39,7 @@ pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(c);

@@ -54,20 +54,6 @@ impl Node {
             j: AtomicI32::new(0),
         }
     }
-
-    fn with(
-        cx: &Scope<'_>,
-        left: Option<Gc<'_, Node>>,
-        right: Option<Gc<'_, Node>>,
-        d: usize,
-    ) -> Node {
-        Node {
-            left: Field::from_option(cx, left),
-            right: Field::from_option(cx, right),
-            i: AtomicI32::new(0),
-            j: AtomicI32::new(d as i32),
-        }
-    }
 }
 
 /// The global that every finished tree is published in.
@@ -143,7 +129,7 @@ impl<'s> Program<'s> {
         self.make(cx, d - 1)?;
         let nogc = cx.reserve(NoGc::size_of::<Node>())?;
         let (left, right) = (self.path[d].get(&nogc), self.done.get(&nogc));
-        let node = nogc.alloc(Node::with(&nogc, left, right, d));
+        let node = joined(&nogc, left, right, d);
         self.done.set(&nogc, Some(node));
         self.path[d].set(&nogc, None);
         Ok(())
@@ -189,7 +175,21 @@ fn make_small<'a>(nogc: &NoGc<'a, '_>, d: usize) -> Gc<'a, Node> {
     }
     let left = make_small(nogc, d - 1);
     let right = make_small(nogc, d - 1);
-    nogc.alloc(Node::with(nogc, Some(left), Some(right), d))
+    joined(nogc, Some(left), Some(right), d)
+}
+
+/// The node above two subtrees.
+#[inline]
+fn joined<'a>(
+    nogc: &NoGc<'a, '_>,
+    left: Option<Gc<'_, Node>>,
+    right: Option<Gc<'_, Node>>,
+    d: usize,
+) -> Gc<'a, Node> {
+    let node = nogc.alloc(Node { j: AtomicI32::new(d as i32), ..Node::empty() });
+    node.left.store(nogc, left);
+    node.right.store(nogc, right);
+    node
 }
 
 /// The whole program on one thread; `None` when stopped, otherwise whether the long-lived data

@@ -41,7 +41,7 @@ impl Rng {
 
     /// The next 64 random bits.
     #[inline]
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GOLDEN);
         fin(self.state)
     }
@@ -51,7 +51,7 @@ impl Rng {
     #[inline]
     pub fn below(&mut self, bound: usize) -> usize {
         debug_assert!(bound > 0 && bound <= u32::MAX as usize);
-        (((self.next() >> 32) * bound as u64) >> 32) as usize
+        (((self.next_u64() >> 32) * bound as u64) >> 32) as usize
     }
 
     /// True in `percent` of 100 draws.
@@ -69,7 +69,7 @@ mod tests {
     fn the_generator_gives_the_published_splitmix64_sequence() {
         // The reference outputs of SplitMix64 for the seed 1234567.
         let mut rng = Rng::new(1_234_567);
-        let got: Vec<u64> = (0..5).map(|_| rng.next()).collect();
+        let got: Vec<u64> = (0..5).map(|_| rng.next_u64()).collect();
         assert_eq!(
             got,
             [
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn mix_is_the_first_number_of_a_generator() {
         for seed in [0, 1, 0x5EED_0000, u64::MAX] {
-            assert_eq!(mix(seed), Rng::new(seed).next());
+            assert_eq!(mix(seed), Rng::new(seed).next_u64());
         }
     }
 

@@ -2,7 +2,7 @@
 //! trees of each even depth; the checksum counts every node of every tree.
 //!
 //! Small subtrees are built and counted without a safepoint: one `reserve` for all their nodes,
-//! then raw references. Above [`LEAP`] levels a path from the root is kept in one [`Var`] a level,
+//! then raw references. Above `LEAP` levels a path from the root is kept in one [`Var`] a level,
 //! and every step may stop for a collection; so the time to a safepoint stays at some
 //! microseconds however deep the tree is.
 

@@ -85,7 +85,7 @@ mod tests {
         let draws = 400_000;
         let mut count = vec![0u32; n];
         for _ in 0..draws {
-            count[sample(n, rng.next(), |i| t[i]) as usize] += 1;
+            count[sample(n, rng.next_u64(), |i| t[i]) as usize] += 1;
         }
         for i in 0..n {
             let want = p[i] * f64::from(draws);

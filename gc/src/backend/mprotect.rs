@@ -16,10 +16,10 @@ use crate::build::View;
 use crate::config::{BackendKind, InstallKind};
 use crate::install::{Installed, low_mask};
 use firn_heap::space::Space;
-use firn_heap::sys::map::{Protection, protect, punch_hole};
-use firn_heap::sys::{Errno, thread};
+use firn_heap::sys::map::{MapError, Protection, protect, punch_hole};
+use firn_heap::sys::Errno;
 use firn_heap::table::Table;
-use firn_heap::sys::map::MapError;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// The mprotect back end.
@@ -38,7 +38,7 @@ impl Mprotect {
         let bytes = space.geometry.page;
         if let Some((_, file)) = space.ranges[range].alias() {
             // SAFETY: callers give pages that nobody reads any more.
-            let gone = unsafe { punch_hole(file, page * bytes, pages * bytes) };
+            let gone = unsafe { punch_hole(file.as_fd(), page * bytes, pages * bytes) };
             debug_assert!(gone.is_ok());
         }
         space.uncommit(pages);
@@ -119,7 +119,7 @@ impl Backend for Mprotect {
                 }
                 Err(1) => {
                     while lock.load(Ordering::Acquire) == 1 {
-                        thread::yield_now();
+                        std::thread::yield_now();
                     }
                 }
                 Err(_) => {}
@@ -135,7 +135,7 @@ impl Backend for Mprotect {
                 // SAFETY: the pages have their content. ENOMEM (too many mappings) passes when
                 // neighbours are opened and mappings merge.
                 while unsafe { protect(address, run * bytes, Protection::ReadWrite) }.is_err() {
-                    thread::yield_now();
+                    std::thread::yield_now();
                 }
                 for lock in &self.published[page + bit..page + bit + run] {
                     // Release: pairs with the acquire of those who wait.

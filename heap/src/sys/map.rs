@@ -489,3 +489,6 @@ pub fn address_space_limit() -> Option<u64> {
     let result = unsafe { libc::getrlimit(libc::RLIMIT_AS, ptr::from_mut(&mut limit)) };
     (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
+
+#[cfg(test)]
+mod tests;

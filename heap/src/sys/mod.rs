@@ -14,6 +14,7 @@ pub mod errno;
 pub mod futex;
 pub mod map;
 pub mod probe;
+pub mod rss;
 pub mod signal;
 pub mod thread;
 pub mod uffd;

@@ -7,9 +7,9 @@
 
 mod objects;
 
-use firn::{Field, Local, OutOfMemory, RefArray, Scope, Trace, Var};
+use firn::{Field, Local, OutOfMemory, RefArray, Scope, Tagged, TaggedArray, Trace, Var};
 
-use self::objects::{Head, alloc, size};
+use self::objects::{Any, BySize, alloc, read, size};
 use super::rendezvous::{Meeting, Rendezvous};
 use super::rng::{Rng, stream};
 use super::{Bench, Check, Outcome, Throughput, WorkloadError, run_mutators};
@@ -61,8 +61,32 @@ pub struct FramesParams {
 /// The globals of a thread.
 #[derive(Trace)]
 struct Global {
-    chain: Field<Head>,
-    ring: Field<RefArray<RefArray<Head>>>,
+    chain: Tagged<BySize>,
+    ring: Field<RefArray<Kept>>,
+}
+
+/// The kept objects of a frame.
+type Kept = TaggedArray<BySize>;
+
+/// A thread's own root for a chain that is being made: an object, because it is a tagged word.
+#[derive(Trace)]
+struct Chain {
+    last: Tagged<BySize>,
+}
+
+impl Global {
+    fn new() -> Global {
+        Global { chain: Tagged::new(0), ring: Field::null() }
+    }
+}
+
+/// The word that is no object.
+fn none<'m>() -> Any<'m> {
+    Any::immediate(0).expect("0 is no reference")
+}
+
+fn object(word: Any<'_>) -> Option<Any<'_>> {
+    word.is_reference().then_some(word)
 }
 
 /// What the interface's thread found.
@@ -100,8 +124,8 @@ pub fn run(bench: Bench<'_>, params: FramesParams) -> Result<Outcome, WorkloadEr
 /// The interface's roots and state.
 struct Interface<'s> {
     global: Local<'s, Global>,
-    kept: Var<'s, RefArray<Head>>,
-    chain: Var<'s, Head>,
+    kept: Var<'s, Kept>,
+    chain: Local<'s, Chain>,
     rng: Rng,
     cursor: usize,
     sum: u64,
@@ -109,13 +133,13 @@ struct Interface<'s> {
 
 impl<'s> Interface<'s> {
     fn new(cx: &mut Scope<'s>, seed: u64) -> Result<Interface<'s>, OutOfMemory> {
-        let ring = cx.alloc_refs::<RefArray<Head>>(RING)?;
-        let global = cx.alloc(Global { chain: Field::null(), ring: Field::null() })?;
+        let ring = cx.alloc_refs::<Kept>(RING)?;
+        let global = cx.alloc(Global::new())?;
         global.get(cx).ring.store(cx, Some(ring.get(cx)));
         Ok(Interface {
             global,
             kept: cx.var(),
-            chain: cx.var(),
+            chain: cx.alloc(Chain { last: Tagged::new(0) })?,
             rng: Rng::new(stream(SEED_UI, seed)),
             cursor: 0,
             sum: 0,
@@ -125,35 +149,37 @@ impl<'s> Interface<'s> {
     fn frame(&mut self, cx: &mut Scope<'s>, f: usize, walk: usize) -> Result<(), OutOfMemory> {
         self.allocate(cx)?;
         let global = self.global.get(cx);
-        global.chain.store(cx, self.chain.get(cx));
-        self.chain.set(cx, None);
+        let chain = self.chain.get(cx);
+        global.chain.store(cx, chain.last.load(cx));
+        chain.last.store(cx, none());
         let ring = global.ring.load(cx).expect("made with the interface");
         ring.store(cx, f % RING, self.kept.get(cx));
         self.kept.set(cx, None);
-        global.chain.store(cx, None);
+        global.chain.store(cx, none());
         self.walk(cx, walk);
         Ok(())
     }
 
     fn allocate(&mut self, cx: &mut Scope<'s>) -> Result<(), OutOfMemory> {
-        {
-            let nogc = cx.reserve(firn::NoGc::size_of_refs(KEPT))?;
-            let kept = nogc.alloc_refs::<Head>(KEPT);
-            self.kept.set(&nogc, Some(kept));
-        }
+        let kept = self.kept;
+        cx.scope(|cx| {
+            let array = cx.alloc_tagged::<BySize>(KEPT)?;
+            kept.set(cx, Some(array.get(cx)));
+            Ok(())
+        })?;
         for k in 0..KEPT {
-            let draws: [u64; KEEP_EVERY] = std::array::from_fn(|_| self.rng.next());
+            let draws: [u64; KEEP_EVERY] = std::array::from_fn(|_| self.rng.next_u64());
             let nogc = cx.reserve(draws.iter().map(|&r| size(r)).sum())?;
             let kept = self.kept.get(&nogc).expect("made above");
-            let before = if k == 0 { None } else { kept.load(&nogc, k - 1) };
+            let before = if k == 0 { None } else { object(kept.load(&nogc, k - 1)) };
             let first = (k * KEEP_EVERY) as u64;
-            let object = alloc(&nogc, draws[0], before, first);
-            kept.store(&nogc, k, Some(object));
-            let mut chain = self.chain.get(&nogc);
+            kept.store(&nogc, k, alloc(&nogc, draws[0], before, first));
+            let chain = self.chain.get(&nogc);
+            let mut last = object(chain.last.load(&nogc));
             for (id, &r) in (first + 1..).zip(&draws[1..]) {
-                chain = Some(alloc(&nogc, r, chain, id));
+                last = Some(alloc(&nogc, r, last, id));
             }
-            self.chain.set(&nogc, chain);
+            chain.last.store(&nogc, last.expect("nineteen were made"));
         }
         Ok(())
     }
@@ -167,8 +193,7 @@ impl<'s> Interface<'s> {
             let slot = ring.load(cx, self.cursor).expect("the ring is full");
             let n = left.min(KEPT);
             for i in 0..n {
-                let object = slot.load(cx, i).expect("the slot is full");
-                self.sum = self.sum.wrapping_add(object.v ^ object.id);
+                self.sum = self.sum.wrapping_add(read(cx, slot.load(cx, i)));
             }
             left -= n;
         }
@@ -239,8 +264,8 @@ fn garbage(
     start: &Rendezvous,
     last_frame: &crate::progress::Stop,
 ) -> Result<(), OutOfMemory> {
-    let global = cx.alloc(Global { chain: Field::null(), ring: Field::null() })?;
-    let chain = cx.var::<Head>();
+    let global = cx.alloc(Global::new())?;
+    let chain = cx.alloc(Chain { last: Tagged::new(0) })?;
     let mut rng = Rng::new(stream(SEED_GARBAGE + n as u64 - 1, params.seed));
     if cx.blocking(|| start.wait(bench.stop)) == Meeting::Stopped {
         return Ok(());
@@ -255,16 +280,18 @@ fn garbage(
             break;
         }
         for first in (0..GARBAGE).step_by(KEEP_EVERY) {
-            let draws: [u64; KEEP_EVERY] = std::array::from_fn(|_| rng.next());
+            let draws: [u64; KEEP_EVERY] = std::array::from_fn(|_| rng.next_u64());
             let nogc = cx.reserve(draws.iter().map(|&r| size(r)).sum())?;
-            let mut last = chain.get(&nogc);
+            let chain = chain.get(&nogc);
+            let mut last = object(chain.last.load(&nogc));
             for (id, &r) in (first as u64..).zip(&draws) {
                 last = Some(alloc(&nogc, r, last, id));
             }
-            chain.set(&nogc, last);
+            chain.last.store(&nogc, last.expect("twenty were made"));
         }
-        global.get(cx).chain.store(cx, chain.get(cx));
-        chain.set(cx, None);
+        let chain = chain.get(cx);
+        global.get(cx).chain.store(cx, chain.last.load(cx));
+        chain.last.store(cx, none());
     }
     Ok(())
 }
@@ -277,8 +304,8 @@ fn native_checksum(seed: u64, walked: usize) -> i64 {
     for f in 0..RING + walked {
         let slot = &mut ring[f % RING * KEPT..][..KEPT];
         for (k, kept) in slot.iter_mut().enumerate() {
-            *kept = rng.next() ^ (k * KEEP_EVERY) as u64;
-            (1..KEEP_EVERY).for_each(|_| _ = rng.next());
+            *kept = rng.next_u64() ^ (k * KEEP_EVERY) as u64;
+            (1..KEEP_EVERY).for_each(|_| _ = rng.next_u64());
         }
         let mut left = if f < RING { 0 } else { WALK };
         while left > 0 {

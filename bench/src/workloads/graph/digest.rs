@@ -40,7 +40,7 @@ impl<'m> View for HeapView<'m, '_> {
     type Node = Any<'m>;
 
     fn key(&self, node: Any<'m>) -> u64 {
-        node.address() as u64
+        node.address()
     }
     fn kind(&self, node: Any<'m>) -> Kind {
         node.kind()

@@ -9,7 +9,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use firn::{DataArray, Field, Gc, Plain, RefArray, Scope, Trace, Var};
+use firn::{
+    DataArray, Field, Gc, Object, Plain, RefArray, Scope, TagRule, Tagged, TaggedArray, Trace,
+    Value, Var, WordRule,
+};
 
 /// Registers of each kind that a thread has.
 pub const REGISTERS: usize = 3;
@@ -33,6 +36,8 @@ pub struct Hub {
     wide: Field<Wide>,
     list: Field<RefArray<Hub>>,
     store: Field<Store>,
+    tags: Field<Tags>,
+    words: Field<TaggedArray<Mixed>>,
 }
 
 /// A list cell: long chains, the shape that a marker handles worst.
@@ -56,6 +61,43 @@ struct Lane {
 pub struct Wide {
     id: u64,
     lanes: [Lane; LANES],
+}
+
+/// The rule of tagged words here: the top bit makes an integer of the other 63, everything else
+/// but 0 is a reference, and its low three bits say to which of the [`TAGGED`] kinds.
+pub struct Mixed;
+
+impl WordRule for Mixed {
+    const RULE: TagRule =
+        TagRule { mask: INTEGER, pattern: 0, low_tags: 0xFF, address: !INTEGER & !7 };
+}
+
+/// The bit of a tagged word that makes it an integer.
+const INTEGER: u64 = 1 << 63;
+
+/// The kinds that tagged words may lead to, by tag.
+pub const TAGGED: [Kind; 8] = [
+    Kind::Hub,
+    Kind::Pair,
+    Kind::Wide,
+    Kind::List,
+    Kind::Store,
+    Kind::Tags,
+    Kind::Words,
+    Kind::F64,
+];
+
+/// Words before and after the data of a [`Tags`] object.
+const TAGS_BEFORE: usize = 2;
+const TAGS_AFTER: usize = 3;
+
+/// An object of tagged words around plain data.
+#[derive(Trace)]
+pub struct Tags {
+    before: [Tagged<Mixed>; TAGS_BEFORE],
+    id: u64,
+    stamp: AtomicU64,
+    after: [Tagged<Mixed>; TAGS_AFTER],
 }
 
 /// Arrays of plain data of every element type.
@@ -85,19 +127,29 @@ impl Hub {
             wide: Field::null(),
             list: Field::null(),
             store: Field::null(),
+            tags: Field::null(),
+            words: Field::null(),
+        }
+    }
+}
+
+impl Tags {
+    /// An object whose tagged words are all null.
+    pub fn new(id: u64) -> Tags {
+        let word = |_| Tagged::new(0);
+        Tags {
+            before: std::array::from_fn(word),
+            id,
+            stamp: AtomicU64::new(0),
+            after: std::array::from_fn(word),
         }
     }
 }
 
 impl Pair {
-    /// A cell in front of `tail`.
-    pub fn new(
-        cx: &Scope<'_>,
-        id: u64,
-        head: Option<Gc<'_, Hub>>,
-        tail: Option<Gc<'_, Pair>>,
-    ) -> Pair {
-        Pair { head: Field::from_option(cx, head), tail: Field::from_option(cx, tail), id }
+    /// A cell without references.
+    pub fn new(id: u64) -> Pair {
+        Pair { head: Field::null(), tail: Field::null(), id }
     }
 }
 
@@ -173,7 +225,7 @@ elements! {
 pub enum Edge<N> {
     /// Nothing.
     Null,
-    /// An integer, in a tagged word.
+    /// An integer of 63 bits, in a tagged word.
     Int(u64),
     /// An object.
     To(N),
@@ -185,6 +237,15 @@ impl<N> Edge<N> {
         match self {
             Edge::Null | Edge::Int(_) => None,
             Edge::To(n) => Some(n),
+        }
+    }
+
+    /// The same edge to something else.
+    pub fn map<M>(self, f: impl FnOnce(N) -> M) -> Edge<M> {
+        match self {
+            Edge::Null => Edge::Null,
+            Edge::Int(x) => Edge::Int(x),
+            Edge::To(n) => Edge::To(f(n)),
         }
     }
 
@@ -228,8 +289,8 @@ macro_rules! kinds {
             }
 
             /// Where the object is now: its identity until the next safepoint.
-            pub fn address(&self) -> usize {
-                match self { $(Any::$kind(gc) => std::ptr::from_ref::<$type>(gc).addr(),)* }
+            pub fn address(&self) -> u64 {
+                match self { $(Any::$kind(gc) => word(*gc, 0).bits(),)* }
             }
         }
 
@@ -293,6 +354,8 @@ kinds! {
     Wide wide Wide,
     List list RefArray<Hub>,
     Store store Store,
+    Tags tags Tags,
+    Words words TaggedArray<Mixed>,
     U8 u8s DataArray<u8>,
     I8 i8s DataArray<i8>,
     U16 u16s DataArray<u16>,
@@ -374,10 +437,78 @@ macro_rules! for_element {
 }
 pub(super) use for_element;
 
+/// What a slot may hold besides nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepts {
+    /// References to objects of one kind.
+    Only(Kind),
+    /// Integers, and references to objects of the [`TAGGED`] kinds.
+    Tagged,
+}
+
+/// The tagged word that refers to an object.
+fn word<T: Object + ?Sized>(gc: Gc<'_, T>, tag: u64) -> Value<'_, Mixed> {
+    Value::reference(gc, tag).expect("every tag is a reference's")
+}
+
+/// What a tagged word holds.
+fn decode<'m>(cx: &'m Scope<'_>, value: Value<'m, Mixed>) -> Edge<Any<'m>> {
+    let bits = value.bits();
+    if bits & INTEGER != 0 {
+        return Edge::Int(bits & !INTEGER);
+    }
+    if bits == 0 {
+        return Edge::Null;
+    }
+    let kind = TAGGED[(bits & 7) as usize];
+    let any = match kind {
+        Kind::Hub => value.downcast(cx).map(Any::Hub),
+        Kind::Pair => value.downcast(cx).map(Any::Pair),
+        Kind::Wide => value.downcast(cx).map(Any::Wide),
+        Kind::List => value.downcast(cx).map(Any::List),
+        Kind::Store => value.downcast(cx).map(Any::Store),
+        Kind::Tags => value.downcast(cx).map(Any::Tags),
+        Kind::Words => value.downcast(cx).map(Any::Words),
+        _ => value.downcast(cx).map(Any::F64),
+    };
+    Edge::To(any.unwrap_or_else(|| panic!("a word tagged {kind:?} leads to another kind")))
+}
+
+/// The tagged word that holds `edge`.
+fn encode<'m>(edge: Edge<Any<'m>>) -> Value<'m, Mixed> {
+    let immediate = |bits| Value::immediate(bits).expect("integers and null are no references");
+    match edge {
+        Edge::Null => immediate(0),
+        Edge::Int(x) => immediate(INTEGER | x),
+        Edge::To(any) => {
+            let tag = TAGGED.iter().position(|&kind| kind == any.kind());
+            let tag = tag.unwrap_or_else(|| panic!("no tag for {:?}", any.kind())) as u64;
+            match any {
+                Any::Hub(gc) => word(gc, tag),
+                Any::Pair(gc) => word(gc, tag),
+                Any::Wide(gc) => word(gc, tag),
+                Any::List(gc) => word(gc, tag),
+                Any::Store(gc) => word(gc, tag),
+                Any::Tags(gc) => word(gc, tag),
+                Any::Words(gc) => word(gc, tag),
+                Any::F64(gc) => word(gc, tag),
+                other => panic!("no tag for {:?}", other.kind()),
+            }
+        }
+    }
+}
+
+impl Tags {
+    /// Tagged word `i`.
+    fn word(&self, i: usize) -> &Tagged<Mixed> {
+        if i < TAGS_BEFORE { &self.before[i] } else { &self.after[i - TAGS_BEFORE] }
+    }
+}
+
 impl Kind {
     /// Whether objects of this kind differ in length.
     pub fn is_array(self) -> bool {
-        !matches!(self, Kind::Hub | Kind::Pair | Kind::Wide | Kind::Store)
+        !matches!(self, Kind::Hub | Kind::Pair | Kind::Wide | Kind::Store | Kind::Tags)
     }
 
     /// Whether data word 0 is the object's id, which never changes.
@@ -388,11 +519,12 @@ impl Kind {
     /// How many slots an object of this kind has; `len` is its length if it is an array.
     pub fn slots(self, len: usize) -> usize {
         match self {
-            Kind::Hub => HUB_HUBS + 4,
+            Kind::Hub => HUB_HUBS + 6,
             Kind::Pair => 2,
             Kind::Wide => LANES * LANE_SLOTS,
             Kind::Store => 10,
-            Kind::List => len,
+            Kind::Tags => TAGS_BEFORE + TAGS_AFTER,
+            Kind::List | Kind::Words => len,
             _ => 0,
         }
     }
@@ -400,25 +532,27 @@ impl Kind {
     /// How many data words an object of this kind has; `len` is its length if it is an array.
     pub fn words(self, len: usize) -> usize {
         match self {
-            Kind::Hub => 2,
+            Kind::Hub | Kind::Tags => 2,
             Kind::Pair | Kind::Store => 1,
             Kind::Wide => 1 + LANES * LANE_WORDS,
-            Kind::List => 0,
+            Kind::List | Kind::Words => 0,
             _ => len,
         }
     }
 
-    /// The kind of object that slot `i` may refer to.
-    pub fn slot(self, i: usize) -> Kind {
-        match self {
+    /// What slot `i` may hold.
+    pub fn slot(self, i: usize) -> Accepts {
+        let others = [Kind::Pair, Kind::Wide, Kind::List, Kind::Store, Kind::Tags, Kind::Words];
+        Accepts::Only(match self {
             Kind::Hub if i < HUB_HUBS => Kind::Hub,
-            Kind::Hub => [Kind::Pair, Kind::Wide, Kind::List, Kind::Store][i - HUB_HUBS],
+            Kind::Hub => others[i - HUB_HUBS],
             Kind::Pair => [Kind::Hub, Kind::Pair][i],
             Kind::Wide if i % LANE_SLOTS < LANE_HUBS => Kind::Hub,
             Kind::Wide => Kind::Pair,
             Kind::Store => Kind::ALL[Kind::U8 as usize + i],
+            Kind::Tags | Kind::Words => return Accepts::Tagged,
             _ => Kind::Hub,
-        }
+        })
     }
 
     /// The value that data word `i` takes for the random bits `r`.
@@ -432,6 +566,7 @@ impl<'m> Any<'m> {
     pub fn len(&self) -> usize {
         match self {
             Any::List(list) => list.len(),
+            Any::Words(words) => words.len(),
             any => for_data!(any, array => array.len(), else 0),
         }
     }
@@ -439,12 +574,16 @@ impl<'m> Any<'m> {
     /// What slot `i` holds.
     pub fn slot(&self, cx: &'m Scope<'_>, i: usize) -> Edge<Any<'m>> {
         Edge::to(match self {
+            Any::Tags(tags) => return decode(cx, tags.word(i).load(cx)),
+            Any::Words(words) => return decode(cx, words.load(cx, i)),
             Any::Hub(hub) => match i {
                 0..HUB_HUBS => hub.hubs[i].load(cx).map(Any::Hub),
                 3 => hub.pair.load(cx).map(Any::Pair),
                 4 => hub.wide.load(cx).map(Any::Wide),
                 5 => hub.list.load(cx).map(Any::List),
-                _ => hub.store.load(cx).map(Any::Store),
+                6 => hub.store.load(cx).map(Any::Store),
+                7 => hub.tags.load(cx).map(Any::Tags),
+                _ => hub.words.load(cx).map(Any::Words),
             },
             Any::Pair(pair) => match i {
                 0 => pair.head.load(cx).map(Any::Hub),
@@ -493,12 +632,16 @@ impl<'m> Any<'m> {
             };
         }
         match self {
+            Any::Tags(tags) => tags.word(i).store(cx, encode(edge)),
+            Any::Words(words) => words.store(cx, i, encode(edge)),
             Any::Hub(hub) => match i {
                 0..HUB_HUBS => store!(Hub, hub.hubs[i]),
                 3 => store!(Pair, hub.pair),
                 4 => store!(Wide, hub.wide),
                 5 => store!(List, hub.list),
-                _ => store!(Store, hub.store),
+                6 => store!(Store, hub.store),
+                7 => store!(Tags, hub.tags),
+                _ => store!(Words, hub.words),
             },
             Any::Pair(pair) => match i {
                 0 => store!(Hub, pair.head),
@@ -536,6 +679,8 @@ impl<'m> Any<'m> {
         match self {
             Any::Hub(hub) if i == 0 => hub.id,
             Any::Hub(hub) => hub.stamp.load(Ordering::Relaxed),
+            Any::Tags(tags) if i == 0 => tags.id,
+            Any::Tags(tags) => tags.stamp.load(Ordering::Relaxed),
             Any::Pair(pair) => pair.id,
             Any::Store(store) => store.id,
             Any::Wide(wide) if i == 0 => wide.id,
@@ -553,21 +698,12 @@ impl<'m> Any<'m> {
     pub fn set_word(&self, i: usize, r: u64) {
         match self {
             Any::Hub(hub) if i == 1 => hub.stamp.store(r, Ordering::Relaxed),
+            Any::Tags(tags) if i == 1 => tags.stamp.store(r, Ordering::Relaxed),
             Any::Wide(wide) if i > 0 => wide.lanes[(i - 1) / LANE_WORDS].data[(i - 1) % LANE_WORDS]
                 .store(r, Ordering::Relaxed),
             any => for_data!(any, array => array.set(i, Element::make(r)), else {
                 panic!("word {i} of {:?} never changes", any.kind())
             }),
         }
-    }
-
-    /// The hub, if it is one.
-    pub fn hub(self) -> Option<Gc<'m, Hub>> {
-        if let Any::Hub(hub) = self { Some(hub) } else { None }
-    }
-
-    /// The pair, if it is one.
-    pub fn pair(self) -> Option<Gc<'m, Pair>> {
-        if let Any::Pair(pair) = self { Some(pair) } else { None }
     }
 }

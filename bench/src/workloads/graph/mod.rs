@@ -8,8 +8,8 @@
 //! back end.
 //!
 //! When a round ends, all threads meet, and one of them compares the heap with the model by their
-//! digests ([`digest`](mod@self::digest)): once as it is, perhaps in the middle of a collection, and once after a
-//! collection that it forces. The digests are the result: runs of one seed must give the same
+//! digests: once as it is, perhaps in the middle of a collection, and once after a collection
+//! that it forces. The digests are the result: runs of one seed must give the same
 //! list under every back end, fault delivery and installation.
 
 mod digest;
@@ -312,7 +312,7 @@ fn make_globals(cx: &mut Scope<'_>, threads: usize) -> Result<Root<Globals>, Out
         all.get(cx).store(cx, thread, Some(registers.get(cx)));
     }
     globals.get(cx).registers.store(cx, Some(all.get(cx)));
-    Ok(cx.heap().root(cx, globals.get(cx)))
+    Ok(cx.global(globals.get(cx)))
 }
 
 /// Compares, collects, compares again, and prepares the next round. All threads are met.

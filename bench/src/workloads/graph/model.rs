@@ -61,7 +61,7 @@ impl Object {
             words[0] = id;
         } else {
             let mut rng = contents(id);
-            words.iter_mut().for_each(|w| *w = kind.word(rng.next()));
+            words.iter_mut().for_each(|w| *w = kind.word(rng.next_u64()));
         }
         Object { kind, slots: vec![Edge::Null; kind.slots(len)], words }
     }

@@ -10,13 +10,14 @@ use firn::{Gc, NoGc, OutOfMemory, RefArray, Scope, Trace};
 
 use super::GraphError;
 use super::kinds::{
-    Any, Edge, Element, Hub, Kind, Pair, REGISTERS, RegisterFile, Store, Wide, for_element,
+    Accepts, Any, Edge, Element, Hub, Kind, Mixed, Pair, REGISTERS, RegisterFile, Store, TAGGED,
+    Tags, Wide, for_element,
 };
 use super::model::{Handover, Id, Object, Partition, Snapshot, contents};
 use crate::workloads::rng::Rng;
 
 /// Kinds are drawn from this list, so that hubs and pairs are frequent.
-const DRAWN: [Kind; 10] = [
+const DRAWN: [Kind; 12] = [
     Kind::Hub,
     Kind::Hub,
     Kind::Hub,
@@ -27,6 +28,8 @@ const DRAWN: [Kind; 10] = [
     Kind::Wide,
     Kind::List,
     Kind::Store,
+    Kind::Tags,
+    Kind::Words,
 ];
 
 /// A thread's state across rounds.
@@ -203,7 +206,9 @@ impl<'s> Mutator<'s> {
             Kind::Wide => self.allocate(cx, into, style, Wide::new(id))?,
             Kind::Store => self.allocate(cx, into, style, Store::new(id))?,
             Kind::Pair => return self.cons(cx, into, style, object, id),
+            Kind::Tags => self.allocate(cx, into, style, Tags::new(id))?,
             Kind::List => self.allocate_list(cx, into, style, len)?,
+            Kind::Words => self.allocate_words(cx, into, len)?,
             data => self.allocate_data(cx, into, style, data, len, id)?,
         }
         self.part.registers[kind as usize][into] = Some(id);
@@ -240,7 +245,7 @@ impl<'s> Mutator<'s> {
                 Ok::<_, OutOfMemory>(())
             })?,
             _ => cx.scope(|cx| {
-                let local = cx.nest(|cx| cx.alloc_with(|_| value))?;
+                let local = cx.nest(|cx| cx.alloc(value))?;
                 cx.safepoint();
                 registers.set(cx, into, local.get(cx).into());
                 Ok::<_, OutOfMemory>(())
@@ -265,23 +270,24 @@ impl<'s> Mutator<'s> {
             registers: &RegisterFile<'_>,
             head: usize,
             tail: usize,
-        ) -> (Option<Gc<'m, Hub>>, Option<Gc<'m, Pair>>) {
-            let head = registers.get(cx, Kind::Hub, head).and_then(|any| any.hub());
-            let tail = registers.get(cx, Kind::Pair, tail).and_then(|any| any.pair());
-            (head, tail)
+        ) -> (Option<Any<'m>>, Option<Any<'m>>) {
+            (registers.get(cx, Kind::Hub, head), registers.get(cx, Kind::Pair, tail))
         }
         if style == 0 {
             let nogc = cx.reserve(NoGc::size_of::<Pair>())?;
             let (head, tail) = parts(&nogc, registers, head, tail);
-            let pair = nogc.alloc(Pair::new(&nogc, id, head, tail));
-            registers.set(&nogc, into, Any::Pair(pair));
+            let pair = Any::Pair(nogc.alloc(Pair::new(id)));
+            pair.set_slot(&nogc, 0, Edge::to(head));
+            pair.set_slot(&nogc, 1, Edge::to(tail));
+            registers.set(&nogc, into, pair);
         } else {
             cx.scope(|cx| {
-                let local = cx.alloc_with(|cx| {
-                    let (head, tail) = parts(cx, registers, head, tail);
-                    Pair::new(cx, id, head, tail)
-                })?;
-                registers.set(cx, into, Any::Pair(local.get(cx)));
+                let local = cx.alloc(Pair::new(id))?;
+                let (head, tail) = parts(cx, registers, head, tail);
+                let pair = Any::Pair(local.get(cx));
+                pair.set_slot(cx, 0, Edge::to(head));
+                pair.set_slot(cx, 1, Edge::to(tail));
+                registers.set(cx, into, pair);
                 Ok::<_, OutOfMemory>(())
             })?;
         }
@@ -300,8 +306,9 @@ impl<'s> Mutator<'s> {
         len: usize,
     ) -> Result<(), Stop> {
         let registers = &self.registers;
-        if style == 0 {
-            let nogc = cx.reserve(NoGc::size_of_refs(len))?;
+        let bytes = NoGc::size_of_refs(len);
+        if style == 0 && bytes <= NoGc::MOST {
+            let nogc = cx.reserve(bytes)?;
             registers.set(&nogc, into, Any::List(nogc.alloc_refs::<Hub>(len)));
         } else {
             cx.scope(|cx| {
@@ -310,6 +317,21 @@ impl<'s> Mutator<'s> {
                 Ok::<_, OutOfMemory>(())
             })?;
         }
+        Ok(())
+    }
+
+    fn allocate_words(
+        &mut self,
+        cx: &mut Scope<'s>,
+        into: usize,
+        len: usize,
+    ) -> Result<(), Stop> {
+        let registers = &self.registers;
+        cx.scope(|cx| {
+            let words = cx.alloc_tagged::<Mixed>(len)?;
+            registers.set(cx, into, Any::Words(words.get(cx)));
+            Ok::<_, OutOfMemory>(())
+        })?;
         Ok(())
     }
 
@@ -325,9 +347,10 @@ impl<'s> Mutator<'s> {
         let registers = &self.registers;
         for_element!(kind, E => {
             let mut rng = contents(id);
-            let values: Vec<E> = (0..len).map(|_| E::make(rng.next())).collect();
-            if style == 0 {
-                let nogc = cx.reserve(NoGc::size_of_data::<E>(len))?;
+            let values: Vec<E> = (0..len).map(|_| E::make(rng.next_u64())).collect();
+            let bytes = NoGc::size_of_data::<E>(len);
+            if style == 0 && bytes <= NoGc::MOST {
+                let nogc = cx.reserve(bytes)?;
                 let array = nogc.alloc_data::<E>(len);
                 array.copy_from(0, &values);
                 registers.set(&nogc, into, array.into());
@@ -356,25 +379,28 @@ impl<'s> Mutator<'s> {
         self.link_slot(cx, (kind, from), slot)
     }
 
-    /// Stores a random reference that the slot accepts: one time in ten nothing, one in ten the
-    /// object itself where that fits.
+    /// Stores something random that the slot accepts: one time in ten nothing, one in ten the
+    /// object itself where that fits, and into tagged words integers as well.
     fn link_slot(
         &mut self,
         cx: &Scope<'s>,
         (kind, from): (Kind, usize),
         slot: usize,
     ) -> Result<(), Stop> {
-        let accepted = kind.slot(slot);
         let (draw, to) = (self.rng.below(10), self.rng.below(REGISTERS));
+        let (bits, tag) = (self.rng.next_u64(), self.rng.below(TAGGED.len()));
         let Some((object, id)) = self.held(cx, kind, from)? else { return Ok(()) };
-        let target = match draw {
-            0 => None,
-            1 if accepted == kind => Some((object, id)),
-            _ => self.held(cx, accepted, to)?,
+        let target = match (draw, kind.slot(slot)) {
+            (0, _) => Edge::Null,
+            (1, Accepts::Only(accepted)) if accepted == kind => Edge::To((object, id)),
+            (1, Accepts::Tagged) => Edge::To((object, id)),
+            (_, Accepts::Only(accepted)) => Edge::to(self.held(cx, accepted, to)?),
+            (2..5, Accepts::Tagged) => Edge::Int(bits >> 1),
+            (_, Accepts::Tagged) => Edge::to(self.held(cx, TAGGED[tag], to)?),
         };
-        object.set_slot(cx, slot, Edge::to(target.map(|(any, _)| any)));
+        object.set_slot(cx, slot, target.map(|(any, _)| any));
         let model = self.part.owned.get_mut(&id).expect("callers checked the owner");
-        model.slots[slot] = Edge::to(target.map(|(_, id)| id));
+        model.slots[slot] = target.map(|(_, id)| id);
         Ok(())
     }
 
@@ -386,7 +412,7 @@ impl<'s> Mutator<'s> {
     /// Loads a random slot of an object in a random register into a register.
     fn follow(&mut self, cx: &mut Scope<'s>, shared: &Snapshot) -> Result<(), Stop> {
         let (kind, from) = self.register();
-        let (draw, into) = (self.rng.next(), self.rng.below(REGISTERS));
+        let (draw, into) = (self.rng.next_u64(), self.rng.below(REGISTERS));
         let cx: &Scope<'s> = cx;
         let Some((any, id)) = self.held(cx, kind, from)? else { return Ok(()) };
         let Some(object) = self.readable(shared, id) else { return Ok(()) };
@@ -415,7 +441,7 @@ impl<'s> Mutator<'s> {
     /// Changes a random data word of an object that the thread owns.
     fn change_word(&mut self, cx: &mut Scope<'s>) -> Result<(), Stop> {
         let (kind, from) = self.register();
-        let (draw, bits) = (self.rng.next(), self.rng.next());
+        let (draw, bits) = (self.rng.next_u64(), self.rng.next_u64());
         let Some((any, id)) = self.held(cx, kind, from)? else { return Ok(()) };
         let Some(object) = self.part.owned.get_mut(&id) else { return Ok(()) };
         let first = usize::from(kind.has_id());
@@ -430,7 +456,7 @@ impl<'s> Mutator<'s> {
     /// Compares a random data word of an object.
     fn compare(&mut self, cx: &mut Scope<'s>, shared: &Snapshot) -> Result<(), Stop> {
         let (kind, from) = self.register();
-        let draw = self.rng.next();
+        let draw = self.rng.next_u64();
         let Some((any, id)) = self.held(cx, kind, from)? else { return Ok(()) };
         let Some(object) = self.readable(shared, id) else { return Ok(()) };
         if !object.words.is_empty() {
@@ -474,7 +500,7 @@ impl<'s> Mutator<'s> {
     /// hands when the round ends.
     fn publish(&mut self, cx: &mut Scope<'s>, shared: &Snapshot, tables: &Tables<'s>) {
         let from = self.rng.below(REGISTERS);
-        let (draw, fate, other) = (self.rng.next(), self.rng.below(4), self.rng.next());
+        let (draw, fate, other) = (self.rng.next_u64(), self.rng.below(4), self.rng.next_u64());
         let Some(Any::Hub(hub)) = self.registers.get(cx, Kind::Hub, from) else { return };
         let Some(id) = self.part.registers[Kind::Hub as usize][from] else { return };
         let written = shared.round % 2;
@@ -524,7 +550,9 @@ impl<'s> Mutator<'s> {
             let chain = cx.var::<Pair>();
             for _ in 0..count {
                 let nogc = cx.reserve(NoGc::size_of::<Pair>())?;
-                let pair = nogc.alloc(Pair::new(&nogc, 0, None, chain.get(&nogc)));
+                let pair = nogc.alloc(Pair::new(0));
+                let tail = chain.get(&nogc).map(Any::Pair);
+                Any::Pair(pair).set_slot(&nogc, 1, Edge::to(tail));
                 chain.set(&nogc, Some(pair));
             }
             let hub = cx.alloc(Hub::new(0))?;

@@ -56,7 +56,7 @@ pub fn share_zipf(cx: &mut Scope<'_>, capacity: usize) -> Result<ZipfTable, OutO
     let table = zipf::table(2 * capacity, zipf::THETA);
     let array = cx.alloc_data::<u64>(table.len())?;
     array.get(cx).copy_from(0, &table);
-    Ok(cx.heap().root(cx, array.get(cx)))
+    Ok(cx.global(array.get(cx)))
 }
 
 /// A cache, its random numbers and its counters; one a thread.
@@ -157,15 +157,18 @@ impl<'s> Cache<'s> {
         let newest = sentinel.next.load(&nogc).expect("the list is circular");
         let node = nogc.alloc(Node {
             key,
-            hash_next: Field::from_option(&nogc, table.load(&nogc, bucket)),
-            prev: Field::new(&nogc, sentinel),
-            next: Field::new(&nogc, newest),
+            hash_next: Field::null(),
+            prev: Field::null(),
+            next: Field::null(),
             payload: Field::null(),
         });
         let payload = nogc.alloc_data::<u8>(len);
         payload.set(0, key as u8);
         payload.set(len - 1, (key >> 8) as u8);
         node.payload.store(&nogc, Some(payload));
+        node.hash_next.store(&nogc, table.load(&nogc, bucket));
+        node.prev.store(&nogc, Some(sentinel));
+        node.next.store(&nogc, Some(newest));
         table.store(&nogc, bucket, Some(node));
         newest.prev.store(&nogc, Some(node));
         sentinel.next.store(&nogc, Some(node));
@@ -221,9 +224,9 @@ impl<'s> Cache<'s> {
     /// The heap is too small.
     #[inline]
     pub fn op(&mut self, cx: &mut Scope<'s>) -> Result<(), OutOfMemory> {
-        let r = self.rng.next();
+        let r = self.rng.next_u64();
         if (r & 0xFFFF) < LOOKUPS {
-            let draw = self.rng.next();
+            let draw = self.rng.next_u64();
             let zipf = self.core.get(cx).zipf.load(cx).expect("made with the cache");
             let key = zipf::sample(self.ranks, draw, |i| zipf.get(i));
             match self.hit(cx, key) {
@@ -249,13 +252,15 @@ impl<'s> Cache<'s> {
         let nogc = cx.reserve(TEMPORARIES as usize * NoGc::size_of::<Temporary>())?;
         let mut newest = None;
         for i in 0..TEMPORARIES {
-            newest = Some(nogc.alloc(Temporary {
-                next: Field::from_option(&nogc, newest),
+            let one = nogc.alloc(Temporary {
+                next: Field::null(),
                 a: r.wrapping_add(i),
                 b: 0,
                 c: 0,
                 d: i,
-            }));
+            });
+            one.next.store(&nogc, newest);
+            newest = Some(one);
         }
         let core = self.core.get(&nogc);
         core.scratch.store(&nogc, newest);

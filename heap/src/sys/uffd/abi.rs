@@ -128,4 +128,4 @@ nix::ioctl_readwrite!(uffdio_zeropage, TYPE, 0x04, UffdioZeropage);
 nix::ioctl_readwrite!(uffdio_move, TYPE, 0x05, UffdioMove);
 
 /// `USERFAULTFD_IOC_NEW` of `/dev/userfaultfd`: its argument is flags, not a pointer.
-pub(super) const IOC_NEW: u64 = nix::request_code_none!(TYPE, 0x00) as u64;
+pub(super) const IOC_NEW: nix::sys::ioctl::ioctl_num_type = nix::request_code_none!(TYPE, 0x00);

@@ -80,7 +80,7 @@ fn create(path: OpenPath) -> Result<OwnedFd, (Stage, Errno)> {
             // through which its descriptor came.
             let flags = flags | abi::USER_MODE_ONLY;
             // SAFETY: this ioctl takes flags by value and touches no memory of ours.
-            unsafe { libc::ioctl(device.as_raw_fd(), abi::IOC_NEW as _, flags) }
+            unsafe { libc::ioctl(device.as_raw_fd(), abi::IOC_NEW, flags) }
         }
     };
     if fd == -1 {

@@ -1,0 +1,269 @@
+//! Arrays: of references, of tagged words, of plain data; and [`Object`], all that a reference can lead to.
+
+use crate::field::store_word;
+use crate::scope::Scope;
+use crate::{Gc, Tagged, Trace, Value, WordRule};
+use firn_heap::layout::{Header, LayoutId};
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+mod sealed {
+    pub trait Sealed {}
+}
+use sealed::Sealed;
+
+/// Whatever a [`Gc`] can refer to: [`Trace`] structs and the array types. Sealed.
+pub trait Object: Sealed + Send + Sync + 'static {
+    /// The layout id in the scope's heap.
+    #[doc(hidden)]
+    fn layout(scope: &Scope<'_>) -> LayoutId;
+}
+
+impl<T: Trace> Sealed for T {}
+
+impl<T: Trace> Object for T {
+    #[inline(always)]
+    fn layout(scope: &Scope<'_>) -> LayoutId {
+        scope.layout_of::<T>()
+    }
+}
+
+/// An array of references, each possibly null.
+pub struct RefArray<T: ?Sized>(PhantomData<fn() -> *const T>);
+/// An array of tagged words.
+pub struct TaggedArray<R>(PhantomData<fn() -> R>);
+/// An array of plain data.
+pub struct DataArray<E>(PhantomData<fn() -> E>);
+
+impl<T: ?Sized + 'static> Sealed for RefArray<T> {}
+impl<R: WordRule> Sealed for TaggedArray<R> {}
+impl<E: Plain> Sealed for DataArray<E> {}
+
+impl<T: ?Sized + 'static> Object for RefArray<T> {
+    #[inline(always)]
+    fn layout(_scope: &Scope<'_>) -> LayoutId {
+        LayoutId::REFS
+    }
+}
+
+impl<R: WordRule> Object for TaggedArray<R> {
+    #[inline(always)]
+    fn layout(scope: &Scope<'_>) -> LayoutId {
+        scope.tagged_layout::<R>()
+    }
+}
+
+impl<E: Plain> Object for DataArray<E> {
+    #[inline(always)]
+    fn layout(_scope: &Scope<'_>) -> LayoutId {
+        data_layout::<E>()
+    }
+}
+
+/// The layout of data arrays of `E`.
+#[inline(always)]
+pub(crate) fn data_layout<E: Plain>() -> LayoutId {
+    LayoutId::DATA[size_of::<E>().trailing_zeros() as usize]
+}
+
+impl<'m, T: crate::Object + ?Sized> Gc<'m, T> {
+    /// Address of payload word `index`.
+    #[inline(always)]
+    fn word(self, index: usize) -> *const AtomicU64 {
+        ((self.address() as usize) as *const AtomicU64).wrapping_add(1 + index)
+    }
+}
+
+#[inline(always)]
+fn check(index: usize, header: Header) {
+    if index >= header.len() {
+        out_of_bounds(index, header.len());
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn out_of_bounds(index: usize, len: usize) -> ! {
+    panic!("index {index} is out of bounds of a heap array of {len}")
+}
+
+impl<'m, T: Object + ?Sized> Gc<'m, RefArray<T>> {
+    /// Number of elements.
+    #[inline(always)]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(self) -> usize {
+        self.header().len()
+    }
+
+    /// Element `index`.
+    ///
+    /// # Panics
+    /// If the index is out of bounds.
+    #[inline(always)]
+    pub fn load<'a>(self, _scope: &'a Scope<'_>, index: usize) -> Option<Gc<'a, T>> {
+        check(index, self.header());
+        // SAFETY: a slot of the array, which holds null or a `T`. Acquire: pairs with `store`.
+        unsafe { Gc::from_nullable((*self.word(index)).load(Ordering::Acquire)) }
+    }
+
+    /// Replaces element `index`.
+    ///
+    /// # Panics
+    /// If the index is out of bounds.
+    #[inline(always)]
+    pub fn store(self, scope: &Scope<'_>, index: usize, value: Option<Gc<'_, T>>) {
+        check(index, self.header());
+        // SAFETY: a slot of the array.
+        let word = unsafe { &*self.word(index) };
+        store_word(word, scope, value.map_or(0, Gc::address), |old| old);
+    }
+}
+
+impl<'m, R: WordRule> Gc<'m, TaggedArray<R>> {
+    /// Number of elements.
+    #[inline(always)]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(self) -> usize {
+        self.header().len()
+    }
+
+    #[inline(always)]
+    fn element(self, index: usize) -> &'m Tagged<R> {
+        check(index, self.header());
+        // SAFETY: a tagged word of the array, which is only ever accessed as an atomic word.
+        unsafe { &*self.word(index).cast::<Tagged<R>>() }
+    }
+
+    /// Element `index`.
+    ///
+    /// # Panics
+    /// If the index is out of bounds.
+    #[inline(always)]
+    pub fn load<'a>(self, scope: &'a Scope<'_>, index: usize) -> Value<'a, R>
+    where
+        'm: 'a,
+    {
+        self.element(index).load(scope)
+    }
+
+    /// Replaces element `index`.
+    ///
+    /// # Panics
+    /// If the index is out of bounds.
+    #[inline(always)]
+    pub fn store(self, scope: &Scope<'_>, index: usize, value: Value<'_, R>) {
+        self.element(index).store(scope, value);
+    }
+}
+
+/// Element types of data arrays.
+///
+/// # Safety
+/// Any bit pattern must be a valid value, and the size 1, 2, 4 or 8 bytes; `load` and `store` must be single
+/// atomic accesses.
+pub unsafe trait Plain: Copy + Send + Sync + 'static {
+    /// Reads an element.
+    ///
+    /// # Safety
+    /// `at` must be an aligned element of a live array.
+    unsafe fn load(at: *const Self) -> Self;
+    /// Writes an element.
+    ///
+    /// # Safety
+    /// As `load`.
+    unsafe fn store(at: *mut Self, value: Self);
+}
+
+macro_rules! plain {
+    ($($type:ty, $atomic:ty, $to:expr, $from:expr;)*) => {
+        $(
+            // SAFETY: numbers; one relaxed atomic access of the same size.
+            unsafe impl Plain for $type {
+                #[inline(always)]
+                unsafe fn load(at: *const Self) -> Self {
+                    // SAFETY: the caller's promise. Relaxed: data carries no order.
+                    $from(unsafe { &*at.cast::<$atomic>() }.load(Ordering::Relaxed))
+                }
+                #[inline(always)]
+                unsafe fn store(at: *mut Self, value: Self) {
+                    // SAFETY: as above.
+                    unsafe { &*at.cast::<$atomic>() }.store($to(value), Ordering::Relaxed);
+                }
+            }
+        )*
+    };
+}
+
+plain! {
+    u8, AtomicU8, |v| v, |v| v;
+    i8, AtomicU8, |v| v as u8, |v| v as i8;
+    u16, AtomicU16, |v| v, |v| v;
+    i16, AtomicU16, |v| v as u16, |v| v as i16;
+    u32, AtomicU32, |v| v, |v| v;
+    i32, AtomicU32, |v| v as u32, |v| v as i32;
+    f32, AtomicU32, f32::to_bits, f32::from_bits;
+    u64, AtomicU64, |v| v, |v| v;
+    i64, AtomicU64, |v| v as u64, |v| v as i64;
+    f64, AtomicU64, f64::to_bits, f64::from_bits;
+}
+
+impl<'m, E: Plain> Gc<'m, DataArray<E>> {
+    /// Number of elements.
+    #[inline(always)]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(self) -> usize {
+        self.header().len()
+    }
+
+    #[inline(always)]
+    fn at(self, index: usize) -> *mut E {
+        (self.word(0) as *mut E).wrapping_add(index)
+    }
+
+    /// Element `index`.
+    ///
+    /// # Panics
+    /// If the index is out of bounds.
+    #[inline(always)]
+    pub fn get(self, index: usize) -> E {
+        check(index, self.header());
+        // SAFETY: an element of the array.
+        unsafe { E::load(self.at(index)) }
+    }
+
+    /// Replaces element `index`.
+    ///
+    /// # Panics
+    /// If the index is out of bounds.
+    #[inline(always)]
+    pub fn set(self, index: usize, value: E) {
+        check(index, self.header());
+        // SAFETY: an element of the array.
+        unsafe { E::store(self.at(index), value) };
+    }
+
+    /// Copies elements from `from` on out to `to`: the way to hand heap data to a system call, which would
+    /// get `EFAULT` for a page that is not built yet.
+    ///
+    /// # Panics
+    /// If the range is out of bounds.
+    pub fn copy_to(self, from: usize, to: &mut [E]) {
+        assert!(from <= self.len() && to.len() <= self.len() - from, "range out of bounds");
+        for (index, place) in to.iter_mut().enumerate() {
+            // SAFETY: elements of the array.
+            *place = unsafe { E::load(self.at(from + index)) };
+        }
+    }
+
+    /// Copies `from` into the elements from `to` on.
+    ///
+    /// # Panics
+    /// If the range is out of bounds.
+    pub fn copy_from(self, to: usize, from: &[E]) {
+        assert!(to <= self.len() && from.len() <= self.len() - to, "range out of bounds");
+        for (index, value) in from.iter().enumerate() {
+            // SAFETY: elements of the array.
+            unsafe { E::store(self.at(to + index), *value) };
+        }
+    }
+}

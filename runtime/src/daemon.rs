@@ -1,0 +1,289 @@
+//! The `HeapTaskDaemon`: the thread that collects, as in ART.
+//!
+//! A queue of tasks ordered by the time they are due. Requests for a collection carry the number of the cycle
+//! they want to see completed: whatever asks while such a cycle is already on its way asks for nothing new.
+//! The thread's name is part of the interface; its nice value, scheduling class and processors are options.
+//!
+//! Mutators reach it by a bounded channel that needs no allocation when used.
+
+use crate::Options;
+use crate::policy::Policy;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use firn_gc::core::{Core, CoreError};
+use firn_gc::cycle::Collector;
+use firn_gc::events::{Cause, CycleSummary};
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long after a cycle free memory goes back to the kernel.
+const TRIM_AFTER: Duration = Duration::from_secs(5);
+
+/// What the daemon can be asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Task {
+    /// A cycle, unless one that started later than the request's has been completed.
+    Collect { cause: Cause, wanted: u64 },
+    /// Give free pages beyond the target back.
+    Trim,
+    /// The program went to the background (true) or came back.
+    Transition(bool),
+    /// End.
+    Stop,
+}
+
+/// A task and when it is due; ordered so that the earliest is the greatest.
+struct Due(Instant, u64, Task);
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        (self.0, self.1) == (other.0, other.1)
+    }
+}
+impl Eq for Due {}
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+        (other.0, other.1).cmp(&(self.0, self.1))
+    }
+}
+
+#[derive(Default)]
+struct Progress {
+    completed: u64,
+    last: Option<CycleSummary>,
+    ended: bool,
+}
+
+struct Shared {
+    core: Arc<Core>,
+    /// Cycles that have begun.
+    begun: AtomicU64,
+    /// The highest cycle number asked for.
+    wanted: AtomicU64,
+    background: AtomicBool,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+/// A handle on the daemon.
+pub(crate) struct Daemon {
+    tasks: Sender<Task>,
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    refused: Arc<Mutex<Vec<String>>>,
+}
+
+impl Daemon {
+    /// Starts the daemon, its workers, and the fault thread if there is to be one.
+    pub(crate) fn start(core: Arc<Core>, options: &Options) -> Result<Daemon, CoreError> {
+        let (tasks, inbox) = bounded(256);
+        let shared = Arc::new(Shared {
+            core: core.clone(),
+            begun: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
+            background: AtomicBool::new(options.background),
+            progress: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let refused = Arc::new(Mutex::new(Vec::new()));
+        let schedule = {
+            let (options, refused) = (options.clone(), refused.clone());
+            move || *refused.lock().unwrap() = options.schedule()
+        };
+        let collector = Collector::new(core.clone(), schedule.clone())?;
+        let mut policy = Policy::new(options);
+        apply(&core, policy.initial(options.background), options, false);
+        let mut threads = Vec::new();
+        let (ready, started) = bounded(1);
+        let body = {
+            let (shared, options) = (shared.clone(), options.clone());
+            move || {
+                schedule();
+                let _ = ready.send(());
+                Loop { collector, shared, policy, options, queue: BinaryHeap::new(), serial: 0 }
+                    .run(&inbox);
+            }
+        };
+        threads.push(spawn("HeapTaskDaemon", body)?);
+        // The scheduling notes are complete before anyone asks for them.
+        let _ = started.recv();
+        if let Some(installer) = core.backend.installer()
+            && !installer.uffd.is_sigbus()
+        {
+            let core = core.clone();
+            threads.push(spawn("FaultThread", move || core.serve_descriptor())?);
+        }
+        if options.concurrent {
+            let (tasks, shared) = (tasks.clone(), shared.clone());
+            core.set_trigger(Box::new(move || {
+                request(&tasks, &shared, Cause::Threshold);
+            }));
+        }
+        Ok(Daemon { tasks, shared, threads: Mutex::new(threads), refused })
+    }
+
+    /// Remarks on scheduling that was refused.
+    pub(crate) fn refused(&self) -> Vec<String> {
+        self.refused.lock().unwrap().clone()
+    }
+
+    /// Asks for a cycle without waiting; returns the number of the cycle that will satisfy it.
+    pub(crate) fn request(&self, cause: Cause) -> u64 {
+        request(&self.tasks, &self.shared, cause)
+    }
+
+    /// Collects: waits for a cycle that begins after this call. The caller must not be a running mutator.
+    pub(crate) fn collect(&self, cause: Cause) -> CycleSummary {
+        let wanted = self.request(cause);
+        let mut progress = self.shared.progress.lock().unwrap();
+        while progress.completed < wanted && !progress.ended {
+            progress = self.shared.changed.wait(progress).unwrap();
+        }
+        progress.last.expect("a cycle was completed")
+    }
+
+    /// Cycles completed.
+    pub(crate) fn completed(&self) -> u64 {
+        self.shared.progress.lock().unwrap().completed
+    }
+
+    /// The last cycle's summary.
+    pub(crate) fn last(&self) -> Option<CycleSummary> {
+        self.shared.progress.lock().unwrap().last
+    }
+
+    /// The program goes to the background, or comes back.
+    pub(crate) fn transition(&self, background: bool) {
+        let _ = self.tasks.send(Task::Transition(background));
+    }
+
+    /// Ends the daemon.
+    pub(crate) fn stop(&self) {
+        let _ = self.tasks.send(Task::Stop);
+        if let Some(installer) = self.shared.core.backend.installer() {
+            installer.uffd.interrupt();
+        }
+        for thread in self.threads.lock().unwrap().drain(..) {
+            // The last handle on a heap may be dropped by a listener on the daemon itself.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn request(tasks: &Sender<Task>, shared: &Shared, cause: Cause) -> u64 {
+    // SeqCst: a cycle that begins after this reads everything the caller did before.
+    let wanted = shared.begun.load(Ordering::SeqCst) + 1;
+    let before = shared.wanted.fetch_max(wanted, Ordering::SeqCst);
+    if before < wanted || cause == Cause::LastResort {
+        let _ = tasks.send(Task::Collect { cause, wanted });
+    }
+    wanted
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, CoreError> {
+    let start = std::thread::Builder::new().name(name.into()).spawn(body);
+    start.map_err(|error| CoreError::Unsupported(format!("cannot start {name}: {error}")))
+}
+
+fn apply(core: &Core, decision: crate::policy::Decision, options: &Options, release: bool) {
+    let page = core.space.geometry.page;
+    // Relaxed: a threshold.
+    core.start_at.store((decision.start_at / page).max(1), Ordering::Relaxed);
+    if release && options.trim {
+        let over = core.space.committed().saturating_sub(decision.keep.div_ceil(page));
+        core.backend.release(&core.space, over);
+    }
+}
+
+/// The daemon's own state.
+struct Loop {
+    collector: Collector,
+    shared: Arc<Shared>,
+    policy: Policy,
+    options: Options,
+    queue: BinaryHeap<Due>,
+    serial: u64,
+}
+
+impl Loop {
+    fn run(mut self, inbox: &Receiver<Task>) {
+        loop {
+            let next = match self.queue.peek() {
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(due) => inbox.recv_deadline(due.0),
+            };
+            match next {
+                Ok(Task::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(task) => self.enqueue(Instant::now(), task),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            while self.queue.peek().is_some_and(|due| due.0 <= Instant::now()) {
+                let Some(Due(_, _, task)) = self.queue.pop() else { break };
+                self.perform(task);
+            }
+        }
+        self.shared.progress.lock().unwrap().ended = true;
+        self.shared.changed.notify_all();
+    }
+
+    fn enqueue(&mut self, at: Instant, task: Task) {
+        self.serial += 1;
+        self.queue.push(Due(at, self.serial, task));
+    }
+
+    fn perform(&mut self, task: Task) {
+        match task {
+            Task::Collect { cause, wanted } => {
+                let done = self.shared.progress.lock().unwrap().completed;
+                if done < wanted || cause == Cause::LastResort {
+                    self.collect(cause);
+                }
+            }
+            Task::Trim => {
+                let core = &self.shared.core;
+                let spare = core.space.free_pages();
+                core.backend.release(&core.space, spare / 2);
+            }
+            Task::Transition(background) => {
+                self.shared.background.store(background, Ordering::Relaxed);
+                if background {
+                    self.collect(Cause::Background);
+                    let core = &self.shared.core;
+                    core.backend.release(&core.space, core.space.free_pages());
+                }
+            }
+            Task::Stop => {}
+        }
+    }
+
+    fn collect(&mut self, cause: Cause) {
+        let core = self.shared.core.clone();
+        // SeqCst: pairs with `request`.
+        self.shared.begun.fetch_add(1, Ordering::SeqCst);
+        let before = core.allocated_bytes.load(Ordering::Relaxed);
+        let summary = self.collector.collect(cause);
+        let allocated = core.allocated_bytes.load(Ordering::Relaxed) - before;
+        let background = self.shared.background.load(Ordering::Relaxed);
+        let decision = self.policy.after(&summary, allocated as usize, background);
+        apply(&core, decision, &self.options, true);
+        if self.options.trim {
+            self.queue.retain(|due| due.2 != Task::Trim);
+            self.enqueue(Instant::now() + TRIM_AFTER, Task::Trim);
+        }
+        let mut progress = self.shared.progress.lock().unwrap();
+        progress.completed += 1;
+        progress.last = Some(summary);
+        drop(progress);
+        self.shared.changed.notify_all();
+        core.memory_freed();
+    }
+}

@@ -1,0 +1,371 @@
+//! [`Heap`]: a value that owns everything, and the way in for threads.
+
+use crate::daemon::Daemon;
+use crate::field::WordRule;
+use crate::options::{Options, OptionsError};
+use crate::scope::Scope;
+use crate::trace::{Trace, register};
+use firn_gc::config::{BackendKind, FaultMode, InstallKind};
+use firn_gc::core::{Core, CoreError};
+use firn_gc::events::{Cause, CycleSummary, Event, Listener};
+use firn_gc::mutator::Mutator;
+use firn_gc::safepoint::Slot;
+use firn_heap::layout::{Layout, LayoutId, Tail};
+use firn_heap::sys::signal::AltStack;
+use firn_heap::sys::thread::monotonic_ns;
+use std::any::TypeId;
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A heap could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum HeapError {
+    /// The options do not go together.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// The machine does not give what the options need.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+}
+
+impl HeapError {
+    /// Whether the reason is that no userfaultfd could be had (`backend=stw` works without).
+    pub fn is_userfaultfd_refused(&self) -> bool {
+        matches!(self, HeapError::Core(CoreError::Open(_) | CoreError::Register { .. }))
+    }
+}
+
+/// The heap is full of live objects. Nothing was lost: drop references and go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("out of memory: {requested} bytes asked for, {live} bytes live of at most {limit}")]
+pub struct OutOfMemory {
+    /// Bytes of the allocation that failed.
+    pub requested: usize,
+    /// Bytes live after the last collection.
+    pub live: usize,
+    /// The heap's maximum in bytes.
+    pub limit: usize,
+}
+
+/// The calling thread cannot be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// It is attached already, to this heap or another.
+    #[error("this thread is attached to a heap already: use its scope, or end it first")]
+    Already,
+    /// No memory for its stacks.
+    #[error("cannot attach this thread: {0}")]
+    Memory(String),
+}
+
+/// How a heap was really set up.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Back end.
+    pub backend: BackendKind,
+    /// Fault delivery.
+    pub fault: FaultMode,
+    /// Installation, where the back end installs pages through userfaultfd.
+    pub install: Option<InstallKind>,
+    /// Collector threads.
+    pub workers: usize,
+    /// Userfaultfd: how it was opened and what it offers.
+    pub userfaultfd: Option<String>,
+    /// What was asked for and could not be had.
+    pub notes: Vec<String>,
+}
+
+/// Numbers about a heap.
+#[derive(Debug, Clone, Copy)]
+pub struct Stats {
+    /// Cycles completed.
+    pub cycles: u64,
+    /// Bytes of pages that allocation has taken, ever.
+    pub bytes_allocated: u64,
+    /// Bytes of live objects found by the last cycle, large ones included.
+    pub live_bytes_after_last: usize,
+    /// Bytes of pages in use: committed and not free.
+    pub used_bytes: usize,
+    /// Bytes of pages committed in all ranges.
+    pub footprint_bytes: usize,
+    /// The maximum.
+    pub limit_bytes: usize,
+    /// Bytes of side tables for a heap of the maximum size.
+    pub side_table_bytes: usize,
+}
+
+struct Inner {
+    core: Arc<Core>,
+    daemon: Daemon,
+    serial: u64,
+    options: Options,
+    setup: Setup,
+    layouts: Mutex<HashMap<TypeId, LayoutId>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.daemon.stop();
+    }
+}
+
+/// A compacting heap. Cheap to clone; the last clone's drop ends its threads and returns its memory.
+///
+/// ```
+/// use firn::{Field, Heap, NoGc, Options, OutOfMemory, Trace};
+///
+/// #[derive(Trace)]
+/// struct Node {
+///     key: u64,
+///     next: Field<Node>,
+/// }
+///
+/// let heap = Heap::new(&Options::parse("heap=64m")?)?;
+/// let sum = heap.attach(|cx| {
+///     let list = cx.var::<Node>();
+///     for key in 0..1000 {
+///         let nogc = cx.reserve(NoGc::size_of::<Node>())?;
+///         let node = nogc.alloc(Node { key, next: Field::null() });
+///         node.next.store(&nogc, list.get(&nogc));
+///         list.set(&nogc, Some(node));
+///     }
+///     cx.collect();
+///     let mut sum = 0;
+///     let mut at = list.get(cx);
+///     while let Some(node) = at {
+///         sum += node.key;
+///         at = node.next.load(cx);
+///     }
+///     Ok::<_, OutOfMemory>(sum)
+/// })?;
+/// assert_eq!(sum, 499_500);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Heap(Arc<Inner>);
+
+impl PartialEq for Heap {
+    fn eq(&self, other: &Heap) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Heap {}
+
+thread_local! {
+    /// Whether this thread is attached to some heap. One at a time: that is what keeps references of two
+    /// heaps apart without a type parameter on every reference.
+    static ATTACHED: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Heap {
+    /// Makes a heap and starts its threads.
+    ///
+    /// # Errors
+    /// A diagnosis: which option, limit, privilege or kernel feature is missing, and the remedy.
+    pub fn new(options: &Options) -> Result<Heap, HeapError> {
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
+        options.check()?;
+        let core = Core::new(options.config())?;
+        let daemon = Daemon::start(core.clone(), options)?;
+        let mut notes = core.notes.clone();
+        notes.extend(daemon.refused());
+        let setup = Setup {
+            backend: core.backend.kind(),
+            fault: core.config.fault,
+            install: core.backend.install(),
+            workers: core.config.workers,
+            userfaultfd: core.backend.installer().map(|installer| {
+                let uffd = &installer.uffd;
+                format!("{}; features {}", uffd.path(), uffd.features_available())
+            }),
+            notes,
+        };
+        // Relaxed: only uniqueness matters.
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let options = options.clone();
+        Ok(Heap(Arc::new(Inner { core, daemon, serial, options, setup, layouts: Mutex::default() })))
+    }
+
+    /// Makes the calling thread a mutator for the length of `f`.
+    ///
+    /// # Panics
+    /// If the thread is attached already, or there is no memory for its stacks.
+    pub fn attach<R>(&self, f: impl for<'s> FnOnce(&mut Scope<'s>) -> R) -> R {
+        self.try_attach(f).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// As [`Heap::attach`], with an error instead of a panic.
+    ///
+    /// # Errors
+    /// If the thread is attached already, or there is no memory for its stacks.
+    pub fn try_attach<R>(
+        &self,
+        f: impl for<'s> FnOnce(&mut Scope<'s>) -> R,
+    ) -> Result<R, AttachError> {
+        struct Detach<'a>(&'a Heap, Arc<Slot<Mutator>>);
+        impl Drop for Detach<'_> {
+            fn drop(&mut self) {
+                self.0.core().detach(&self.1);
+                firn_gc::fault::set_thread(None);
+                ATTACHED.set(false);
+            }
+        }
+        if ATTACHED.get() {
+            return Err(AttachError::Already);
+        }
+        let memory = |error: &dyn std::fmt::Display| AttachError::Memory(error.to_string());
+        let _stack = AltStack::install().map_err(|error| memory(&error))?;
+        let slot = self.core().attach().map_err(|error| memory(&error))?;
+        ATTACHED.set(true);
+        firn_gc::fault::set_thread(Some(slot.mutator.id));
+        let detach = Detach(self, slot);
+        // SAFETY: this is the mutator's own thread, and nobody else holds a reference to its state.
+        let local = unsafe { detach.1.mutator.local() };
+        local.serial = self.0.serial;
+        local.stress_left = self.0.options.stress_every;
+        // SAFETY: heap and slot outlive the scope, and this thread owns the slot.
+        let mut scope = unsafe { Scope::new(self, &detach.1) };
+        Ok(f(&mut scope))
+    }
+
+    /// Collects now and waits for the end. From an attached thread use [`Scope::collect`].
+    ///
+    /// # Panics
+    /// If the calling thread is attached: it would wait for itself.
+    pub fn collect(&self) -> CycleSummary {
+        assert!(!ATTACHED.get(), "an attached thread collects through its scope: `cx.collect()`");
+        self.daemon().collect(Cause::Explicit)
+    }
+
+    /// Tells the heap that the program went to the background (or came back): ART's transition. In the
+    /// background the heap collects once and keeps less memory.
+    pub fn set_background(&self, background: bool) {
+        self.daemon().transition(background);
+    }
+
+    /// Adds a listener to the event stream.
+    pub fn add_listener(&self, listener: Arc<dyn Listener>) {
+        self.core().add_listener(listener);
+    }
+
+    /// How the heap was really set up.
+    pub fn setup(&self) -> &Setup {
+        &self.0.setup
+    }
+
+    /// The options it was made with.
+    pub fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    /// Numbers.
+    pub fn stats(&self) -> Stats {
+        let core = self.core();
+        let page = core.space.geometry.page;
+        let last = self.daemon().last();
+        Stats {
+            cycles: self.daemon().completed(),
+            bytes_allocated: core.allocated_bytes.load(Ordering::Relaxed),
+            live_bytes_after_last: last.map_or(0, |s| s.live_bytes + s.large_live_bytes),
+            used_bytes: core.in_use() * page,
+            footprint_bytes: core.space.committed() * page,
+            limit_bytes: core.config.limit,
+            side_table_bytes: core.space.side_table_bytes(),
+        }
+    }
+
+    /// The collector behind the heap: for tests and measurement.
+    #[doc(hidden)]
+    pub fn core(&self) -> &Arc<Core> {
+        &self.0.core
+    }
+
+    pub(crate) fn daemon(&self) -> &Daemon {
+        &self.0.daemon
+    }
+
+    pub(crate) fn stress_every(&self) -> u32 {
+        self.0.options.stress_every
+    }
+
+    #[inline(always)]
+    pub(crate) fn large_threshold(&self) -> usize {
+        self.0.core.config.large_object
+    }
+
+    #[cold]
+    pub(crate) fn register<T: Trace>(&self) -> LayoutId {
+        let mut layouts = self.0.layouts.lock().unwrap();
+        let id = *layouts.entry(TypeId::of::<T>()).or_insert_with(|| {
+            register::<T>(self.core()).unwrap_or_else(|error| panic!("{error}"))
+        });
+        T::cell().set(self.0.serial, id);
+        id
+    }
+
+    #[cold]
+    pub(crate) fn register_tagged<R: WordRule>(&self) -> LayoutId {
+        let mut layouts = self.0.layouts.lock().unwrap();
+        *layouts.entry(TypeId::of::<crate::TaggedArray<R>>()).or_insert_with(|| {
+            let layout = Layout {
+                tail: Tail::Tagged,
+                rule: R::RULE,
+                ..Layout::plain("tagged array", 0)
+            };
+            self.core().space.layouts.register(&layout).unwrap_or_else(|error| panic!("{error}"))
+        })
+    }
+
+    pub(crate) fn out_of_memory(&self, requested: usize) -> OutOfMemory {
+        let stats = self.stats();
+        OutOfMemory { requested, live: stats.live_bytes_after_last, limit: stats.limit_bytes }
+    }
+
+    /// The ladder that a failed allocation climbs: wait for the cycle under way or the next one; collect
+    /// again; collect with everything compacted and all free memory given up; then fail.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn with_ladder<T>(
+        &self,
+        slot: &Arc<Slot<Mutator>>,
+        bytes: usize,
+        mut attempt: impl FnMut() -> Option<T>,
+    ) -> Result<T, OutOfMemory> {
+        if let Some(done) = attempt() {
+            return Ok(done);
+        }
+        let core = self.core();
+        let begin = monotonic_ns();
+        let first = self.daemon().completed();
+        let mut result = None;
+        loop {
+            let epoch = core.memory_epoch();
+            if let Some(done) = attempt() {
+                result = Some(done);
+                break;
+            }
+            let rung = self.daemon().completed() - first;
+            let cause = match rung {
+                0 | 1 => Cause::Allocation,
+                2 | 3 => Cause::LastResort,
+                _ => break,
+            };
+            core.safepoints.block(core, slot);
+            self.daemon().request(cause);
+            core.wait_for_memory(epoch);
+            core.safepoints.unblock(core, slot);
+        }
+        let (thread, end) = (slot.mutator.id, monotonic_ns());
+        core.emit(Event::AllocStall { thread, begin, end, bytes });
+        result.ok_or_else(|| self.out_of_memory(bytes))
+    }
+}
+
+impl std::fmt::Debug for Heap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Heap").field("setup", self.setup()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,69 @@
+//! [`Root`]: a reference that is independent of scopes and threads.
+
+use crate::scope::Scope;
+use crate::{Gc, Heap, Object};
+use std::marker::PhantomData;
+
+/// A long-lived root: keeps its object alive until dropped. Can be sent to other threads of the same heap.
+///
+/// ```
+/// # use firn::*;
+/// #[derive(Trace)]
+/// struct Config { level: u64 }
+/// let heap = Heap::new(&Options::default())?;
+/// let root = heap.attach(|cx| {
+///     let config = cx.alloc(Config { level: 3 })?;
+///     Ok::<_, OutOfMemory>(cx.global(config.get(cx)))
+/// })?;
+/// heap.collect();
+/// heap.attach(|cx| assert_eq!(root.get(cx).level, 3));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+pub struct Root<T: Object + ?Sized> {
+    heap: Heap,
+    index: usize,
+    object: PhantomData<fn() -> *const T>,
+}
+
+impl<T: Object + ?Sized> Root<T> {
+    pub(crate) fn new(heap: &Heap, gc: Gc<'_, T>) -> Root<T> {
+        let index = heap.core().roots.lock().unwrap().add(gc.address());
+        Root { heap: heap.clone(), index, object: PhantomData }
+    }
+
+    fn check(&self, scope: &Scope<'_>) {
+        assert!(self.heap == *scope.heap(), "a root was used with another heap than its own");
+    }
+
+    /// The object, until the next safepoint.
+    ///
+    /// # Panics
+    /// If the scope belongs to another heap.
+    pub fn get<'m>(&self, scope: &'m Scope<'_>) -> Gc<'m, T> {
+        self.check(scope);
+        // SAFETY: the collector keeps the address of a `T` of this heap; no pause can happen while the
+        // scope is borrowed.
+        unsafe { Gc::from_address(self.heap.core().roots.lock().unwrap().get(self.index)) }
+    }
+
+    /// Makes it refer to another object.
+    ///
+    /// # Panics
+    /// If the scope belongs to another heap.
+    pub fn set(&self, scope: &Scope<'_>, gc: Gc<'_, T>) {
+        self.check(scope);
+        let core = self.heap.core();
+        let mut roots = core.roots.lock().unwrap();
+        let old = roots.set(self.index, gc.address());
+        core.log_root(old);
+    }
+}
+
+impl<T: Object + ?Sized> Drop for Root<T> {
+    fn drop(&mut self) {
+        let core = self.heap.core();
+        let mut roots = core.roots.lock().unwrap();
+        let old = roots.remove(self.index);
+        core.log_root(old);
+    }
+}

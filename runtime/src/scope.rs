@@ -1,0 +1,453 @@
+//! A thread's access to the heap: [`Scope`], and [`NoGc`] for stretches that cannot collect.
+//!
+//! **The rule.** A shared borrow of the scope cannot collect; an exclusive one may. Everything that
+//! allocates, polls or blocks therefore takes `&mut Scope` and invalidates all [`Gc`]s, by the borrow checker.
+//!
+//! **Scopes nest** by closures, never by guards: a leaked guard could not close its scope. Each closure gets a
+//! scope of a fresh, invariant lifetime, so that its `Local`s cannot leave it and scopes cannot be swapped.
+
+use crate::array::data_layout;
+use crate::heap::{Heap, OutOfMemory};
+use crate::reference::object_bytes;
+use crate::root::Root;
+use crate::{DataArray, Gc, Local, Object, Plain, RefArray, TaggedArray, Trace, Var, WordRule};
+use firn_gc::events::{Cause, CycleSummary};
+use firn_gc::mutator::{Mutator, MutatorLocal};
+use firn_gc::safepoint::Slot;
+use firn_heap::WORD;
+use firn_heap::layout::{Header, LayoutId};
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// A mutator's access to its heap. See the module's essay for what its borrows mean.
+pub struct Scope<'s> {
+    heap: *const Heap,
+    slot: *const Arc<Slot<Mutator>>,
+    local: *mut MutatorLocal,
+    /// Invariant in 's, neither `Send` nor `Sync`.
+    brand: PhantomData<(fn(&'s ()) -> &'s (), *const ())>,
+}
+
+impl<'s> Scope<'s> {
+    /// # Safety
+    /// `heap` and `slot` must outlive 's, the slot being the calling thread's own.
+    pub(crate) unsafe fn new(heap: &Heap, slot: &Arc<Slot<Mutator>>) -> Scope<'s> {
+        Scope { heap, slot, local: slot.mutator.local_ptr(), brand: PhantomData }
+    }
+
+    /// The heap.
+    #[inline(always)]
+    pub fn heap(&self) -> &Heap {
+        // SAFETY: outlives 's by the constructor's contract.
+        unsafe { &*self.heap }
+    }
+
+    #[inline(always)]
+    fn slot(&self) -> &Arc<Slot<Mutator>> {
+        // SAFETY: as above.
+        unsafe { &*self.slot }
+    }
+
+    /// The mutator's state.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    fn local(&self) -> &mut MutatorLocal {
+        // SAFETY: this is the mutator's running thread, the reference is never kept across a call, and
+        // `Scope` is neither `Send` nor `Sync`.
+        unsafe { &mut *self.local }
+    }
+
+    #[inline(always)]
+    pub(crate) fn marking(&self) -> bool {
+        self.local().marking
+    }
+
+    pub(crate) fn log_overwritten(&self, old: u64) {
+        self.heap().core().log_overwritten(&self.slot().mutator, old);
+    }
+
+    /// The layout id of `T` in this heap.
+    #[inline(always)]
+    pub(crate) fn layout_of<T: Trace>(&self) -> LayoutId {
+        match T::cell().get(self.local().serial) {
+            Some(id) => id,
+            None => self.heap().register::<T>(),
+        }
+    }
+
+    pub(crate) fn tagged_layout<R: WordRule>(&self) -> LayoutId {
+        self.heap().register_tagged::<R>()
+    }
+
+    /// Allocates; the memory behind the header is zero.
+    #[inline(always)]
+    fn allocate(&mut self, header: Header, bytes: usize) -> Result<u64, OutOfMemory> {
+        if self.local().stress_left != 0 {
+            self.stress();
+        }
+        let address = match self.local().tlab.bump(bytes) {
+            Some(address) => address,
+            None => self.allocate_slow(header.layout(), bytes)?,
+        };
+        // SAFETY: fresh memory of this thread. A plain store: whoever gets the reference gets it through
+        // a release store, and collectors walk such memory only after a pause.
+        unsafe { (address as *mut u64).write(header.0) };
+        Ok(address as u64)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn allocate_slow(&mut self, layout: LayoutId, bytes: usize) -> Result<usize, OutOfMemory> {
+        self.safepoint();
+        let core = self.heap().core().clone();
+        let slot = self.slot().clone();
+        self.heap().clone().with_ladder(&slot, bytes, || {
+            core.allocate_slow(&slot.mutator, layout, bytes)
+        })
+    }
+
+    #[inline(always)]
+    fn handle<T: Object + ?Sized>(&self, address: u64) -> Local<'s, T> {
+        Local::new(self.local().handles.push(address))
+    }
+
+    /// Allocates a `T`. May collect.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when the heap is full of live objects; nothing is lost.
+    #[inline(always)]
+    pub fn alloc<T: Trace>(&mut self, value: T) -> Result<Local<'s, T>, OutOfMemory> {
+        let header = Header::new(self.layout_of::<T>(), 0);
+        let address = self.allocate(header, object_bytes(size_of::<T>()))?;
+        // SAFETY: fresh memory of the right size and alignment behind the header. The value's fields are
+        // empty (nothing else can be made outside the heap), so it holds no reference that the
+        // allocation could have made stale.
+        unsafe { (address as *mut u64).add(1).cast::<T>().write(value) };
+        Ok(self.handle(address))
+    }
+
+    fn alloc_array<T: Object + ?Sized>(
+        &mut self,
+        layout: LayoutId,
+        len: usize,
+        payload: usize,
+    ) -> Result<Local<'s, T>, OutOfMemory> {
+        let address = self.allocate(Header::new(layout, len), object_bytes(payload))?;
+        Ok(self.handle(address))
+    }
+
+    /// Allocates an array of `len` null references. May collect.
+    ///
+    /// # Errors
+    /// As [`Scope::alloc`].
+    pub fn alloc_refs<T: Object + ?Sized>(
+        &mut self,
+        len: usize,
+    ) -> Result<Local<'s, RefArray<T>>, OutOfMemory> {
+        let payload = self.payload(len, WORD)?;
+        self.alloc_array(LayoutId::REFS, len, payload)
+    }
+
+    /// Allocates an array of `len` tagged words of value 0. May collect.
+    ///
+    /// # Errors
+    /// As [`Scope::alloc`].
+    pub fn alloc_tagged<R: WordRule>(
+        &mut self,
+        len: usize,
+    ) -> Result<Local<'s, TaggedArray<R>>, OutOfMemory> {
+        let payload = self.payload(len, WORD)?;
+        let layout = self.tagged_layout::<R>();
+        self.alloc_array(layout, len, payload)
+    }
+
+    /// Allocates an array of `len` zeroes. May collect.
+    ///
+    /// # Errors
+    /// As [`Scope::alloc`].
+    pub fn alloc_data<E: Plain>(
+        &mut self,
+        len: usize,
+    ) -> Result<Local<'s, DataArray<E>>, OutOfMemory> {
+        let payload = self.payload(len, size_of::<E>())?;
+        let layout = data_layout::<E>();
+        if payload < self.heap().large_threshold() {
+            return self.alloc_array(layout, len, payload);
+        }
+        if self.local().stress_left != 0 {
+            self.stress();
+        }
+        self.safepoint();
+        let header = Header::new(layout, len);
+        let words = object_bytes(payload) / WORD;
+        let core = self.heap().core().clone();
+        let slot = self.slot().clone();
+        let address = self.heap().clone().with_ladder(&slot, words * WORD, || {
+            core.allocate_large(header, words)
+        })?;
+        Ok(self.handle(address as u64))
+    }
+
+    /// The stress option: counts down to the next forced collection.
+    #[cold]
+    fn stress(&mut self) {
+        let left = &mut self.local().stress_left;
+        *left -= 1;
+        if *left == 0 {
+            *left = self.heap().stress_every();
+            self.collect_because(Cause::Stress);
+        }
+    }
+
+    /// Bytes of `len` elements, if the heap could ever hold them.
+    fn payload(&self, len: usize, element: usize) -> Result<usize, OutOfMemory> {
+        let limit = self.heap().core().config.limit;
+        match len.checked_mul(element) {
+            Some(bytes) if bytes <= limit => Ok(bytes),
+            _ => Err(self.heap().out_of_memory(len.saturating_mul(element))),
+        }
+    }
+
+    /// Sees to it that up to `bytes` can be allocated without collecting. May collect once, now.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// #[derive(Trace)]
+    /// struct Cell { value: u64, next: Field<Cell> }
+    /// # let heap = Heap::new(&Options::default())?;
+    /// # heap.attach(|cx| {
+    /// let nogc = cx.reserve(2 * NoGc::size_of::<Cell>())?;
+    /// let last = nogc.alloc(Cell { value: 2, next: Field::null() });
+    /// let first = nogc.alloc(Cell { value: 1, next: Field::null() });
+    /// first.next.store(&nogc, Some(last));
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Scope::alloc`].
+    ///
+    /// # Panics
+    /// If `bytes` is more than [`NoGc::MOST`].
+    #[inline(always)]
+    pub fn reserve(&mut self, bytes: usize) -> Result<NoGc<'_, 's>, OutOfMemory> {
+        if self.local().stress_left != 0 {
+            self.stress();
+        }
+        if self.local().tlab.room() < bytes || self.slot().polled() {
+            self.reserve_slow(bytes)?;
+        }
+        Ok(NoGc { scope: self, left: Cell::new(bytes) })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn reserve_slow(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
+        assert!(bytes <= NoGc::MOST, "at most {} bytes can be reserved, not {bytes}", NoGc::MOST);
+        self.safepoint();
+        let core = self.heap().core().clone();
+        let slot = self.slot().clone();
+        self.heap().clone().with_ladder(&slot, bytes, || {
+            core.refill(&slot.mutator, bytes).then_some(())
+        })
+    }
+
+    /// Runs `f` in a scope of its own: its `Local`s end with it. May collect inside.
+    #[inline(always)]
+    pub fn scope<R>(&mut self, f: impl for<'i> FnOnce(&mut Scope<'i>) -> R) -> R {
+        let close = Close { local: self.local, top: self.local().handles.top() };
+        // SAFETY: as for `self`; the fresh lifetime cannot leave the closure.
+        let mut inner = unsafe { Scope::new(self.heap(), self.slot()) };
+        let result = f(&mut inner);
+        drop(close);
+        result
+    }
+
+    /// As [`Scope::scope`], and one `Local` comes out.
+    ///
+    /// # Errors
+    /// Whatever `f` returns.
+    #[inline(always)]
+    pub fn nest<T: Object + ?Sized, E>(
+        &mut self,
+        f: impl for<'i> FnOnce(&mut Scope<'i>) -> Result<Local<'i, T>, E>,
+    ) -> Result<Local<'s, T>, E> {
+        let close = Close { local: self.local, top: self.local().handles.top() };
+        // SAFETY: as for `self`; the fresh lifetime cannot leave the closure but through the result.
+        let mut inner = unsafe { Scope::new(self.heap(), self.slot()) };
+        let address = f(&mut inner)?.get(&inner).address();
+        drop(close);
+        Ok(self.handle(address))
+    }
+
+    /// Roots a reference for the rest of this scope.
+    #[inline(always)]
+    pub fn root<T: Object + ?Sized>(&self, gc: Gc<'_, T>) -> Local<'s, T> {
+        self.handle(gc.address())
+    }
+
+    /// A rooted variable, null at first.
+    #[inline(always)]
+    pub fn var<T: Object + ?Sized>(&self) -> Var<'s, T> {
+        Var::new(self.local().handles.push(0))
+    }
+
+    /// Roots a reference independently of scopes and threads.
+    pub fn global<T: Object + ?Sized>(&self, gc: Gc<'_, T>) -> Root<T> {
+        Root::new(self.heap(), gc)
+    }
+
+    /// Does what the collector wants of this thread, if it wants something. Loops without allocation
+    /// should call it now and then: everyone waits for the slowest.
+    #[inline(always)]
+    pub fn safepoint(&mut self) {
+        if self.slot().polled() {
+            self.heap().core().safepoints.poll_slow(self.heap().core(), self.slot());
+        }
+    }
+
+    /// Runs `f`, which cannot touch the heap, while this thread counts as stopped: for I/O, sleeping,
+    /// joining.
+    pub fn blocking<R: Send>(&mut self, f: impl FnOnce() -> R + Send) -> R {
+        struct Unblock<'a>(&'a Heap, &'a Arc<Slot<Mutator>>);
+        impl Drop for Unblock<'_> {
+            fn drop(&mut self) {
+                self.0.core().safepoints.unblock(self.0.core(), self.1);
+            }
+        }
+        let core = self.heap().core();
+        core.safepoints.block(core, self.slot());
+        let _unblock = Unblock(self.heap(), self.slot());
+        f()
+    }
+
+    /// Collects now and waits for the end of the cycle.
+    pub fn collect(&mut self) -> CycleSummary {
+        self.collect_because(Cause::Explicit)
+    }
+
+    pub(crate) fn collect_because(&mut self, cause: Cause) -> CycleSummary {
+        let heap = self.heap().clone();
+        self.blocking(move || heap.daemon().collect(cause))
+    }
+}
+
+/// Ends a scope, also when the closure unwinds.
+struct Close {
+    local: *mut MutatorLocal,
+    top: usize,
+}
+
+impl Drop for Close {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: the running thread's own state; no reference to it is held here.
+        unsafe { (*self.local).handles.truncate(self.top) };
+    }
+}
+
+/// A stretch that cannot collect, with memory set aside. Derefs to the scope, for loads and stores.
+pub struct NoGc<'a, 's> {
+    scope: &'a mut Scope<'s>,
+    left: Cell<usize>,
+}
+
+impl<'s> Deref for NoGc<'_, 's> {
+    type Target = Scope<'s>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Scope<'s> {
+        self.scope
+    }
+}
+
+impl NoGc<'_, '_> {
+    /// Most bytes that can be reserved at once.
+    pub const MOST: usize = 64 << 10;
+
+    /// Bytes to reserve for a `T`.
+    #[inline(always)]
+    pub const fn size_of<T: Trace>() -> usize {
+        object_bytes(size_of::<T>())
+    }
+
+    /// Bytes to reserve for an array of `len` references.
+    #[inline(always)]
+    pub const fn size_of_refs(len: usize) -> usize {
+        object_bytes(len * WORD)
+    }
+
+    /// Bytes to reserve for a data array.
+    #[inline(always)]
+    pub const fn size_of_data<E: Plain>(len: usize) -> usize {
+        object_bytes(len * size_of::<E>())
+    }
+}
+
+impl<'a> NoGc<'a, '_> {
+    #[inline(always)]
+    fn allocate(&self, header: Header, bytes: usize) -> u64 {
+        let left = self.left.get();
+        assert!(bytes <= left, "{bytes} bytes allocated where {left} were left of the reservation");
+        self.left.set(left - bytes);
+        let local = self.scope.local();
+        let address = match local.tlab.bump(bytes) {
+            Some(address) => address,
+            None => self.next_page(header.layout(), bytes),
+        };
+        // SAFETY: as in `Scope::allocate`.
+        unsafe { (address as *mut u64).write(header.0) };
+        address as u64
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn next_page(&self, layout: LayoutId, bytes: usize) -> usize {
+        let space = &self.scope.heap().core().space;
+        let tlab = &mut self.scope.local().tlab;
+        tlab.extend(space.records(), layout, bytes, space.geometry.page)
+            .expect("the reservation holds: `left` counts it")
+    }
+
+    /// Allocates a `T`.
+    ///
+    /// # Panics
+    /// If the reservation is used up.
+    #[inline(always)]
+    pub fn alloc<T: Trace>(&self, value: T) -> Gc<'a, T> {
+        let header = Header::new(self.scope.layout_of::<T>(), 0);
+        let address = self.allocate(header, object_bytes(size_of::<T>()));
+        // SAFETY: fresh memory of the right size and alignment; the object is complete when the
+        // reference appears, and stays where it is as long as the scope is borrowed.
+        unsafe {
+            (address as *mut u64).add(1).cast::<T>().write(value);
+            Gc::from_address(address)
+        }
+    }
+
+    /// Allocates an array of `len` null references.
+    ///
+    /// # Panics
+    /// If the reservation is used up.
+    #[inline(always)]
+    pub fn alloc_refs<T: Object + ?Sized>(&self, len: usize) -> Gc<'a, RefArray<T>> {
+        let header = Header::new(LayoutId::REFS, len);
+        let address = self.allocate(header, object_bytes(len * WORD));
+        // SAFETY: zeroed memory is an array of null references; see `alloc`.
+        unsafe { Gc::from_address(address) }
+    }
+
+    /// Allocates an array of `len` zeroes.
+    ///
+    /// # Panics
+    /// If the reservation is used up.
+    #[inline(always)]
+    pub fn alloc_data<E: Plain>(&self, len: usize) -> Gc<'a, DataArray<E>> {
+        let header = Header::new(data_layout::<E>(), len);
+        let address = self.allocate(header, object_bytes(len * size_of::<E>()));
+        // SAFETY: zeroed memory is an array of zeroes; see `alloc`.
+        unsafe { Gc::from_address(address) }
+    }
+}
