@@ -4,11 +4,11 @@
 use std::fmt::Write;
 
 use clap::Args;
-use firn_heap::sys::probe::{Machine, UffdFacts};
-use firn_heap::sys::uffd::Features;
+use firn_heap::sys::probe::Machine;
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure};
+use crate::measure::machine::MachineReport;
 use crate::stress::page::{WIDTH, wrap};
 use crate::stress::report_json::Sink;
 use crate::stress::units::bytes;
@@ -79,33 +79,28 @@ fn worst(findings: &[Finding]) -> Severity {
 }
 
 fn examine(m: &Machine) -> Vec<Finding> {
-    let mut findings = vec![
-        good(
-            "machine",
-            format!(
-                "Linux {}, {} CPUs ({}), {}, pages of {}",
-                m.kernel,
-                m.cpus,
-                m.cpu_model,
-                bytes(m.memory_bytes),
-                bytes(m.page_size as u64)
-            ),
+    let report = MachineReport::of(m.clone());
+    let mut findings = vec![good(
+        "machine",
+        format!(
+            "Linux {}, {} CPUs ({}), {}, pages of {}",
+            report.kernel,
+            report.cpus,
+            report.cpu_model,
+            bytes(report.memory_bytes),
+            bytes(m.page_size as u64)
         ),
-        userfaultfd(m),
-    ];
-    if let Ok(facts) = &m.userfaultfd {
-        findings.extend(features(facts, m));
-    }
+    )];
+    findings.extend(userfaultfd(m));
     findings.push(locks(m));
-    findings.push(if m.remap_dontunmap {
-        good("mremap", "MREMAP_DONTUNMAP works: the art back end can run")
-    } else {
-        lacking(
+    findings.push(match &m.remap_dontunmap {
+        Ok(()) => good("mremap", "MREMAP_DONTUNMAP moved a page: the art back end can run"),
+        Err(why) => lacking(
             "mremap",
             Severity::Lesser,
-            "MREMAP_DONTUNMAP does not work: no art back end",
+            format!("MREMAP_DONTUNMAP does not work, so no art back end: {why}"),
             "use a kernel from 5.7 on; pingpong does not need it",
-        )
+        ),
     });
     findings.extend(limits(m));
     findings.push(huge_pages(m));
@@ -113,18 +108,18 @@ fn examine(m: &Machine) -> Vec<Finding> {
     findings
 }
 
-fn userfaultfd(m: &Machine) -> Finding {
-    match &m.userfaultfd {
-        Ok(facts) => good("userfaultfd", format!("opened by {}", facts.path)),
+fn userfaultfd(m: &Machine) -> Vec<Finding> {
+    let uffd = match &m.uffd {
+        Ok(uffd) => uffd,
         Err(why) => {
             let seccomp = match m.seccomp {
-                Some(2) => {
-                    "; this process runs under a seccomp filter, as in a container: \
-                            allow userfaultfd(2) in its profile"
+                Ok(2) => {
+                    "; this process runs under a seccomp filter, as in a container: allow \
+                     userfaultfd(2) in its profile"
                 }
                 _ => "",
             };
-            lacking(
+            return vec![lacking(
                 "userfaultfd",
                 Severity::Broken,
                 why.clone(),
@@ -133,52 +128,62 @@ fn userfaultfd(m: &Machine) -> Finding {
                      root, or give this user access to /dev/userfaultfd{seccomp}; until then \
                      --backend stw and mprotect work"
                 ),
-            )
+            )];
         }
-    }
-}
-
-fn features(facts: &UffdFacts, m: &Machine) -> Vec<Finding> {
-    let mut findings = vec![good("features", facts.features.to_string())];
-    findings.push(if facts.features.contains(Features::SIGBUS) {
-        good("sigbus", "a faulting thread builds its page itself: --fault sigbus")
-    } else {
-        lacking(
+    };
+    let mut findings = vec![
+        good("userfaultfd", format!("opened by {}", uffd.path)),
+        good("features", uffd.features.to_string()),
+    ];
+    findings.push(match &m.sigbus {
+        Ok(()) => good("sigbus", "a thread that hit a missing page built it: --fault sigbus"),
+        Err(why) => lacking(
             "sigbus",
             Severity::Broken,
-            "UFFD_FEATURE_SIGBUS is missing",
+            format!("UFFD_FEATURE_SIGBUS does not work: {why}"),
             "use a kernel from 4.14 on, or --fault thread, where each fault wakes another thread",
-        )
+        ),
     });
-    findings.push(if facts.move_works {
-        good("move", "UFFDIO_MOVE moved a page: pages can be installed without a copy")
-    } else {
-        let why = if m.kernel_version >= (6, 8) { "refused" } else { "not in this kernel" };
-        lacking(
+    findings.push(match &m.move_pages {
+        Ok(()) => good("move", "UFFDIO_MOVE moved a page: pages are installed without a copy"),
+        Err(why) => lacking(
             "move",
             Severity::Lesser,
-            format!("UFFDIO_MOVE is {why}: pages are installed by copying"),
+            format!("UFFDIO_MOVE does not work, so pages are installed by copying: {why}"),
             "use a kernel from 6.8 on (6.18 for full speed)",
-        )
+        ),
     });
     findings
 }
 
 fn locks(m: &Machine) -> Finding {
-    if m.per_vma_locks && m.per_vma_userfaultfd {
-        good("locks", "by its release, faults and userfaultfd take per-VMA locks, not mmap_lock")
-    } else if m.per_vma_locks {
-        lacking(
-            "locks",
-            Severity::Lesser,
-            "by its release, faults take per-VMA locks, but userfaultfd takes mmap_lock",
-            "use a kernel from 6.9 on: neighbours that map memory delay every page install here",
-        )
+    let facts = [
+        ("faults", &m.per_vma_locks),
+        ("SIGBUS faults on missing pages", &m.uffd_fault_per_vma),
+        ("installing pages", &m.uffd_ops_per_vma),
+    ];
+    let mut said = Vec::new();
+    let mut all = true;
+    for (what, fact) in facts {
+        match fact {
+            Ok(by_release) => {
+                all &= by_release.expected;
+                said.push(format!("{what}: {by_release}"));
+            }
+            Err(why) => {
+                all = false;
+                said.push(format!("{what}: unknown ({why})"));
+            }
+        }
+    }
+    let found = format!("without mmap_lock: {}", said.join("; "));
+    if all {
+        good("locks", found)
     } else {
         lacking(
             "locks",
             Severity::Lesser,
-            "by its release, faults and userfaultfd take mmap_lock",
+            found,
             "use a kernel from 6.9 on: neighbours that map memory delay every fault here",
         )
     }
@@ -195,56 +200,64 @@ fn limits(m: &Machine) -> Vec<Finding> {
             "`ulimit -v unlimited`: a heap reserves more than twice its size in addresses",
         ),
     });
-    findings.push(match m.overcommit_memory {
-        Some(2) => lacking(
+    findings.push(match &m.overcommit_memory {
+        Ok(2) => lacking(
             "overcommit",
             Severity::Lesser,
             "vm.overcommit_memory is 2: reserving addresses counts as using memory",
             "`sysctl vm.overcommit_memory=0` as root",
         ),
-        Some(mode) => good("overcommit", format!("vm.overcommit_memory is {mode}")),
-        None => good("overcommit", "vm.overcommit_memory is not readable"),
+        Ok(mode) => good("overcommit", format!("vm.overcommit_memory is {mode}")),
+        Err(why) => good("overcommit", format!("not known: {why}")),
     });
-    findings.push(match m.max_map_count {
-        Some(n) if n < 4096 => lacking(
+    findings.push(match &m.max_map_count {
+        Ok(n) if *n < 4096 => lacking(
             "mappings",
             Severity::Lesser,
             format!("vm.max_map_count is {n}"),
             "`sysctl vm.max_map_count=65530` as root: a verified heap splits mappings",
         ),
-        Some(n) => good("mappings", format!("vm.max_map_count is {n}")),
-        None => good("mappings", "vm.max_map_count is not readable"),
+        Ok(n) => good("mappings", format!("vm.max_map_count is {n}")),
+        Err(why) => good("mappings", format!("not known: {why}")),
     });
     findings
 }
 
 fn huge_pages(m: &Machine) -> Finding {
-    let mode = &m.transparent_huge_pages;
-    good("huge pages", format!("THP {mode}; moving ranges switch it off for themselves"))
+    match &m.thp {
+        Ok(mode) => {
+            good("huge pages", format!("THP {mode}; moving ranges switch it off for themselves"))
+        }
+        Err(why) => good("huge pages", format!("none: {why}")),
+    }
 }
 
 fn tracing(m: &Machine) -> Vec<Finding> {
-    let tracepoints = match &m.mmap_lock_tracepoints {
-        Ok(()) => good("tracing", "the mmap_lock tracepoints can be read: locks can be counted"),
+    let lock_events = m.tracing.as_ref().map_err(String::clone).and_then(|tracing| {
+        let mount = tracing.mount.display();
+        tracing.mmap_lock_events.clone().map(|()| format!("mmap_lock can be counted: {mount}"))
+    });
+    let tracepoints = match lock_events {
+        Ok(found) => good("tracing", found),
         Err(why) => lacking(
             "tracing",
             Severity::Lesser,
             format!("mmap_lock cannot be counted: {why}"),
-            "run as root on a kernel with CONFIG_FTRACE (5.11 or later); nothing else needs it",
+            "run as root on a kernel from 5.11 on with tracefs mounted; nothing else needs it",
         ),
     };
-    let perf = match m.perf_event_paranoid {
-        Some(level) if level <= 1 => good("perf", format!("perf_event_paranoid is {level}")),
-        Some(level) => lacking(
+    let perf = match &m.perf_event_paranoid {
+        Ok(level) if *level <= 1 => good("perf", format!("perf_event_paranoid is {level}")),
+        Ok(level) => lacking(
             "perf",
             Severity::Lesser,
             format!("perf_event_paranoid is {level}: only root may count kernel events"),
             "`sysctl kernel.perf_event_paranoid=1` as root, to count without being root",
         ),
-        None => lacking(
+        Err(why) => lacking(
             "perf",
             Severity::Lesser,
-            "perf_event_paranoid is not readable: no perf events",
+            format!("no perf events: {why}"),
             "use a kernel with CONFIG_PERF_EVENTS; nothing else needs it",
         ),
     };
@@ -291,7 +304,7 @@ fn value(m: &Machine, findings: &[Finding]) -> Value {
     json!({
         "schema": "firn-doctor-1",
         "default_backend_works": worst(findings) != Severity::Broken,
-        "machine": crate::measure::machine::MachineReport::of(m.clone()),
+        "machine": MachineReport::of(m.clone()),
         "findings": findings.iter().map(|f| json!({
             "what": f.what,
             "severity": match f.severity {
@@ -307,27 +320,34 @@ fn value(m: &Machine, findings: &[Finding]) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use firn_heap::sys::probe::{ByRelease, Release, Tracing};
+
     use super::*;
 
     /// A machine on which everything works, whatever this one is.
     fn machine() -> Machine {
         let mut m = Machine::probe();
-        m.per_vma_locks = true;
-        m.per_vma_userfaultfd = true;
-        m.remap_dontunmap = true;
+        let release = |major, minor| {
+            let since = Release { major, minor };
+            Ok(ByRelease { expected: true, since })
+        };
+        m.per_vma_locks = release(6, 4);
+        m.uffd_fault_per_vma = release(6, 6);
+        m.uffd_ops_per_vma = release(6, 9);
+        m.remap_dontunmap = Ok(());
         m.address_space_limit = None;
-        m.overcommit_memory = Some(0);
-        m.max_map_count = Some(65_530);
-        m.mmap_lock_tracepoints = Ok(());
-        m.perf_event_paranoid = Some(1);
+        m.overcommit_memory = Ok(0);
+        m.max_map_count = Ok(65_530);
+        m.tracing = Ok(Tracing { mount: "/tracing".into(), mmap_lock_events: Ok(()) });
+        m.perf_event_paranoid = Ok(1);
         m
     }
 
     #[test]
     fn a_refused_userfaultfd_is_the_verdict_and_names_stw() {
         let mut m = machine();
-        m.userfaultfd = Err("userfaultfd is not available: EPERM".into());
-        m.seccomp = Some(2);
+        m.uffd = Err("userfaultfd is not available: EPERM".into());
+        m.seccomp = Ok(2);
         let findings = examine(&m);
         assert_eq!(worst(&findings), Severity::Broken);
         let text = text(&findings);
@@ -340,13 +360,14 @@ mod tests {
     #[test]
     fn everything_that_is_missing_has_a_remedy() {
         let mut m = machine();
-        m.per_vma_userfaultfd = false;
-        m.remap_dontunmap = false;
+        m.uffd_ops_per_vma =
+            Ok(ByRelease { expected: false, since: Release { major: 6, minor: 9 } });
+        m.remap_dontunmap = Err("ENOSYS".into());
         m.address_space_limit = Some(1 << 30);
-        m.overcommit_memory = Some(2);
-        m.max_map_count = Some(100);
-        m.mmap_lock_tracepoints = Err("tracefs is not readable".into());
-        m.perf_event_paranoid = Some(3);
+        m.overcommit_memory = Ok(2);
+        m.max_map_count = Ok(100);
+        m.tracing = Err("tracefs is not readable".into());
+        m.perf_event_paranoid = Err("not readable".into());
         let findings = examine(&m);
         let lesser: Vec<_> = findings.iter().filter(|f| f.severity == Severity::Lesser).collect();
         let named: Vec<_> = lesser.iter().map(|f| f.what).collect();
@@ -361,7 +382,7 @@ mod tests {
     #[test]
     fn no_line_is_wider_than_the_page() {
         let mut m = machine();
-        m.userfaultfd = Err("word ".repeat(100));
+        m.uffd = Err("word ".repeat(100));
         for line in text(&examine(&m)).lines() {
             assert!(line.chars().count() <= 80, "{line}");
         }

@@ -280,8 +280,15 @@ fn a_sent_signal_kills_where_the_default_was() {
     let output = in_child("a_sent_signal_kills_where_the_default_was", || {
         set_action(libc::SIGBUS, libc::SIG_DFL, 0, &[]);
         install_ours();
-        // SAFETY: sends a signal to this process.
-        unsafe { libc::kill(libc::getpid(), libc::SIGBUS) };
+        // SAFETY: sends a signal to this process, whichever thread gets it, and waits for the end;
+        // the alarm ends a process that survives, with another signal.
+        unsafe {
+            libc::alarm(20);
+            libc::kill(libc::getpid(), libc::SIGBUS);
+            loop {
+                libc::pause();
+            }
+        }
     });
     killed_by(&output, libc::SIGBUS);
 }

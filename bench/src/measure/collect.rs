@@ -353,7 +353,8 @@ fn moved<'a>(cycles: impl Iterator<Item = &'a CycleSummary>) -> Moved {
 
 #[cfg(test)]
 mod tests {
-    use firn::events::{FaultOutcome, InstallKind, PauseKind};
+    use firn::events::PauseKind;
+    use firn::{FaultOutcome, InstallKind};
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! The machine that a report was made on: figures without it cannot be judged.
 
-use firn_heap::sys::probe::Machine;
+use firn_heap::sys::probe::{ByRelease, Fact, Machine};
 use serde::Serialize;
 
 /// What reports say of the machine.
@@ -24,9 +24,9 @@ pub struct MachineReport {
     pub features: String,
     /// Whether `UFFDIO_MOVE` works.
     pub uffdio_move: bool,
-    /// Whether page faults take the per-VMA lock (by release).
+    /// Whether SIGBUS faults on a missing page avoid `mmap_lock` (by release).
     pub per_vma_locks: bool,
-    /// Whether userfaultfd's operations take the per-VMA lock (by release).
+    /// Whether installing pages avoids `mmap_lock` (by release).
     pub per_vma_userfaultfd: bool,
 }
 
@@ -38,24 +38,31 @@ impl MachineReport {
 
     /// What reports say of a machine that was probed.
     pub fn of(machine: Machine) -> MachineReport {
-        let (userfaultfd, features, uffdio_move) = match machine.userfaultfd {
-            Ok(facts) => {
-                (Some(facts.path.to_string()), facts.features.to_string(), facts.move_works)
-            }
-            Err(why) => (None, why, false),
+        let unknown = || "unknown".to_owned();
+        let (userfaultfd, features) = match &machine.uffd {
+            Ok(uffd) => (Some(uffd.path.to_string()), uffd.features.to_string()),
+            Err(why) => (None, why.clone()),
         };
+        let expected = |fact: &Fact<ByRelease>| fact.as_ref().is_ok_and(|f| f.expected);
         MachineReport {
-            kernel: machine.kernel,
-            cpus: machine.cpus,
-            cpu_model: machine.cpu_model,
-            memory_bytes: machine.memory_bytes,
+            kernel: machine.kernel.unwrap_or_else(|_| unknown()),
+            cpus: machine.cpus_allowed.unwrap_or(machine.cpus_online),
+            cpu_model: cpu_model().unwrap_or_else(unknown),
+            memory_bytes: machine.memory_bytes.unwrap_or(0),
             page_bytes: machine.page_size,
-            transparent_huge_pages: machine.transparent_huge_pages,
+            transparent_huge_pages: machine.thp.unwrap_or_else(|_| unknown()),
             userfaultfd,
             features,
-            uffdio_move,
-            per_vma_locks: machine.per_vma_locks,
-            per_vma_userfaultfd: machine.per_vma_userfaultfd,
+            uffdio_move: machine.move_pages.is_ok(),
+            per_vma_locks: expected(&machine.uffd_fault_per_vma),
+            per_vma_userfaultfd: expected(&machine.uffd_ops_per_vma),
         }
     }
+}
+
+/// The processor's name, where the kernel tells it (not on every architecture).
+fn cpu_model() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
 }

@@ -33,7 +33,8 @@ pub struct Report {
     pub gc: GcReport,
     /// Most memory that the process ever had resident, in bytes. Both heap ranges count, and so
     /// do side tables, stacks and the program itself.
-    pub rss_peak_bytes: u64,
+    /// `None` where `/proc` does not tell.
+    pub rss_peak_bytes: Option<u64>,
     /// Bytes of the collector's tables beside the heap.
     pub side_table_bytes: u64,
     /// Where it ran.
@@ -51,7 +52,7 @@ pub struct SetupReport {
     pub install: Option<String>,
     /// Maximum heap, bytes.
     pub heap_bytes: usize,
-    /// Collector threads asked for; 0 is the runtime's choice.
+    /// Collector threads.
     pub workers: usize,
     /// Whether every cycle was verified.
     pub verify: bool,

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use firn::{Backend, Options};
+use firn::{BackendKind, Options};
 
 use crate::exit::Failure;
 use crate::measure::latency::Discipline;
@@ -291,8 +291,8 @@ impl StressArgs {
     /// The heap's options: `--gc` first, then the options that have a name of their own.
     fn options(&self, workload: Workload, mutators: usize) -> Result<Options, Failure> {
         let gc = self.gc.as_deref().unwrap_or("");
-        let mut options =
-            Options::parse(gc).map_err(|e| Failure::usage(format!("--gc {gc}: {e}")))?;
+        let mut options = Options::default();
+        options.apply(gc).map_err(|e| Failure::usage(format!("--gc {gc}: {e}")))?;
         let in_gc = |key: &str| {
             gc.split(',').any(|pair| pair.split('=').next().is_some_and(|k| k.trim() == key))
         };
@@ -308,6 +308,9 @@ impl StressArgs {
         ];
         for (key, value) in named {
             let Some(value) = value else { continue };
+            // Lists are separated by commas on the command line, as everywhere; in an options
+            // string a comma ends the option.
+            let value = &value.replace(',', "+");
             if in_gc(key) {
                 return Err(Failure::usage(format!("--{key} and --gc {key}=...: give it once")));
             }
@@ -316,7 +319,7 @@ impl StressArgs {
         if self.verify {
             options.set("verify", "true").map_err(|e| Failure::usage(format!("--verify: {e}")))?;
         }
-        let pages_are_missing = matches!(options.backend, Backend::Art | Backend::PingPong);
+        let pages_are_missing = matches!(options.backend, BackendKind::Art | BackendKind::PingPong);
         for (option, given) in [("fault", &self.fault), ("install", &self.install)] {
             if (given.is_some() || in_gc(option)) && !pages_are_missing {
                 return Err(Failure::usage(format!(
@@ -326,6 +329,7 @@ impl StressArgs {
                 )));
             }
         }
+        options.check().map_err(|e| Failure::usage(e.to_string()))?;
         if self.heap.is_none() && !in_gc("heap") {
             let mib = default_heap_mib(workload, mutators);
             options
@@ -438,7 +442,7 @@ mod tests {
     fn nothing_given_is_lru_under_pingpong_closed_and_metered() {
         let plan = plan("").unwrap();
         assert_eq!((plan.workload, plan.mutators), (Workload::Lru, 2));
-        assert_eq!(plan.options.backend, Backend::PingPong);
+        assert_eq!(plan.options.backend, BackendKind::PingPong);
         assert_eq!(plan.options.heap, 512 << 20);
         let Program::Lru(params) = plan.program else { panic!("stages") };
         let modes: Vec<_> = params.stages.iter().map(|s| (s.mode, s.measured)).collect();

@@ -100,9 +100,7 @@ fn run(page: &mut Page, report: &Report) {
     if let Some(install) = &setup.install {
         let _ = write!(how, ", pages by {install}");
     }
-    if setup.workers > 0 {
-        let _ = write!(how, ", {}", plural(setup.workers as u64, "worker"));
-    }
+    let _ = write!(how, ", {}", plural(setup.workers as u64, "worker"));
     if setup.verify {
         how += ", every cycle verified";
     }
@@ -311,7 +309,7 @@ fn surroundings(page: &mut Page, report: &Report) {
         "memory",
         &format!(
             "peak RSS {} (both heap ranges and everything else); side tables {}",
-            bytes(report.rss_peak_bytes),
+            report.rss_peak_bytes.map_or("unknown".into(), bytes),
             bytes(report.side_table_bytes),
         ),
     );
@@ -460,7 +458,7 @@ pub(super) mod tests {
                 }],
                 mmu: (0..2).map(|t| of_thread(t, vec![(5, 500_000_000)], (0, 1 << 40))).collect(),
             },
-            rss_peak_bytes: 1 << 40,
+            rss_peak_bytes: Some(1 << 40),
             side_table_bytes: 1 << 30,
             machine: MachineReport {
                 kernel: "6.18.44-some-long-vendor-suffix".into(),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use firn::{Backend, Heap, HeapError};
+use firn::{BackendKind, Heap, HeapError};
 use firn_heap::sys::probe::peak_rss_bytes;
 
 use super::options::{Plan, Program};
@@ -30,15 +30,15 @@ pub fn run(plan: &Plan, stop: &Stop, progress: &Progress) -> Result<Report, Fail
     progress.finish();
     let outcome = outcome.map_err(|error| failure(error, plan))?;
     let setup = heap.setup();
-    let uffd = matches!(setup.backend, Backend::Art | Backend::PingPong);
+    let uffd = matches!(setup.backend, BackendKind::Art | BackendKind::PingPong);
     Ok(Report {
         workload: plan.workload,
         setup: SetupReport {
             backend: setup.backend.to_string(),
             fault: uffd.then(|| setup.fault.to_string()),
-            install: uffd.then(|| setup.install.to_string()),
+            install: setup.install.map(|install| install.to_string()),
             heap_bytes: plan.options.heap,
-            workers: plan.options.workers,
+            workers: setup.workers,
             verify: plan.options.verify,
             notes: setup.notes.clone(),
         },
@@ -46,7 +46,7 @@ pub fn run(plan: &Plan, stop: &Stop, progress: &Progress) -> Result<Report, Fail
         quick: plan.quick,
         gc: collector.report(outcome.window, outcome.mutators),
         outcome,
-        rss_peak_bytes: peak_rss_bytes(),
+        rss_peak_bytes: peak_rss_bytes().ok(),
         side_table_bytes: heap.stats().side_table_bytes as u64,
         machine,
     })

@@ -136,7 +136,7 @@ pub struct Machine {
     pub overcommit_memory: Fact<i64>,
     /// `vm.unprivileged_userfaultfd`.
     pub unprivileged_userfaultfd: Fact<i64>,
-    /// `Seccomp:` of `/proc/self/status`: 0 none, 1 strict, 2 a filter.
+    /// `Seccomp:` of this thread's `/proc` status: 0 none, 1 strict, 2 a filter.
     pub seccomp: Fact<u32>,
 }
 
@@ -178,7 +178,7 @@ impl Machine {
             unprivileged_userfaultfd: number("/proc/sys/vm/unprivileged_userfaultfd"),
             seccomp: sandbox
                 .seccomp
-                .ok_or_else(|| "/proc/self/status does not tell about seccomp".to_owned()),
+                .ok_or_else(|| "/proc/thread-self/status does not tell about seccomp".to_owned()),
             kernel,
             release,
             architecture,

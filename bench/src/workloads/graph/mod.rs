@@ -21,7 +21,8 @@ mod repeat;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use firn::{Field, Gc, Heap, Listener, Options, OutOfMemory, RefArray, Root, Scope, Trace};
+use firn::events::Listener;
+use firn::{Field, Gc, Heap, Options, OutOfMemory, RefArray, Root, Scope, Trace};
 
 use self::digest::{HeapView, first_difference, heap_roots};
 use self::kinds::{Edge, Hub, Registers};

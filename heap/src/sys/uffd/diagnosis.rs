@@ -53,7 +53,7 @@ pub enum DeviceState {
 /// What stands between a process and a userfaultfd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sandbox {
-    /// `Seccomp:` of `/proc/self/status`: 0 none, 1 strict, 2 a filter; `None` if not told.
+    /// `Seccomp:` of the thread's `/proc` status: 0 none, 1 strict, 2 a filter; `None` if not told.
     pub seccomp: Option<u32>,
     /// `vm.unprivileged_userfaultfd`; `None` on kernels without it.
     pub unprivileged_sysctl: Option<u32>,
@@ -62,9 +62,11 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Looks at this process. Never fails: what is not told stays open.
+    /// Looks at this process and thread. Never fails: what is not told stays open.
     pub fn look() -> Sandbox {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        // A filter belongs to a thread: "self" would be the first thread of the process, which may
+        // have another. Kernels before 3.17 have no "thread-self", and no userfaultfd either.
+        let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
         let seccomp = status
             .lines()
             .find_map(|line| line.strip_prefix("Seccomp:"))
@@ -133,7 +135,7 @@ impl OpenError {
                     ""
                 };
                 format!(
-                    "A seccomp filter is active (/proc/self/status says Seccomp: 2) and refuses the \
+                    "A seccomp filter is active (/proc/thread-self/status says Seccomp: 2) and refuses the \
                      system call{or_kernel}: Docker's default profile does so. Run the container \
                      with a profile that allows `userfaultfd` (`--security-opt \
                      seccomp=PROFILE.json`), or hand it the device (`--device {DEVICE}`)."
