@@ -4,18 +4,22 @@
 //! (ranges, side tables, stacks) lies in one. The free functions below it work on any part of a
 //! range and are `unsafe`, because they change what the memory behind existing pointers is.
 //!
-//! Every function here except [`advise`] takes `mmap_lock` for writing in the kernel: none of them
-//! belongs into a collection cycle that promises not to. `advise` takes it for reading, or not at
-//! all where the kernel can do without (`DontNeed` and `Free` on one unregistered mapping).
+//! What each takes of the kernel's `mmap_lock` decides where it may be used. Reserving, dropping a
+//! reservation, [`protect`], [`remap_dontunmap`] and the advices that set a flag of the mapping
+//! (`NoHugepage`, `DontFork`, `DontDump`) take it for writing: they do not belong into a collection
+//! cycle that promises not to. Populating, `Remove` and [`resident_pages`] take it for reading;
+//! so do `DontNeed` and `Free` before 6.17, or on a range registered with userfaultfd.
+
+mod error;
 
 use std::{
     ffi::{CString, c_void},
-    fmt, fs, io,
+    io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-    ptr,
 };
 
-use super::{Errno, human_bytes, page_size};
+pub use self::error::{Diagnosis, MapError, address_space_limit};
+use super::{Errno, page_size};
 
 /// One mapping of this process, `[base, base + len)`, unmapped when dropped.
 ///
@@ -366,128 +370,6 @@ pub fn resident_pages(addr: usize, len: usize) -> io::Result<Vec<bool>> {
     // SAFETY: the vector has one byte for each page; the range itself is only looked up.
     Errno::check(unsafe { libc::mincore(addr as *mut c_void, len, out.as_mut_ptr()) })?;
     Ok(out.into_iter().map(|b| b & 1 != 0).collect())
-}
-
-/// Why a range could not be had, and what to do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum MapError {
-    /// A length or alignment that no range can have.
-    #[error(
-        "cannot reserve {len} bytes aligned to {align} for {name}: the length must be a positive \
-         multiple of the page size ({page}) and the alignment a power of two"
-    )]
-    BadRequest {
-        /// What the range was for.
-        name: String,
-        /// Bytes asked for.
-        len: usize,
-        /// Alignment asked for, in bytes.
-        align: usize,
-        /// Bytes in a page here.
-        page: usize,
-    },
-    /// The kernel refused.
-    #[error("cannot reserve {} for {name}: {call} failed with {errno}{diagnosis}", human_bytes(*.len as u64))]
-    Refused {
-        /// What the range was for.
-        name: String,
-        /// Bytes asked for.
-        len: usize,
-        /// The system call that failed.
-        call: &'static str,
-        /// Its error.
-        errno: Errno,
-        /// Which limits stand in the way.
-        diagnosis: Diagnosis,
-    },
-}
-
-impl MapError {
-    fn refused(name: &str, len: usize, call: &'static str, errno: Errno) -> MapError {
-        let diagnosis =
-            if errno == Errno::ENOMEM { Diagnosis::look() } else { Diagnosis::default() };
-        MapError::Refused { name: name.to_owned(), len, call, errno, diagnosis }
-    }
-
-    /// The kernel's error number, if it was the kernel that refused.
-    pub fn errno(&self) -> Option<Errno> {
-        match self {
-            MapError::BadRequest { .. } => None,
-            MapError::Refused { errno, .. } => Some(*errno),
-        }
-    }
-}
-
-/// The limits that can stand behind an `ENOMEM` of a mapping, as they were when it failed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Diagnosis {
-    /// RLIMIT_AS in bytes, if the process has one.
-    pub address_space_limit: Option<u64>,
-    /// Bytes of address space in use, if a limit makes that interesting.
-    pub address_space_used: Option<u64>,
-    /// `vm.max_map_count`, and how many mappings the process has.
-    pub mappings: Option<(u64, u64)>,
-    /// `vm.overcommit_memory`, if it is 2: every private writable range counts in full.
-    pub strict_overcommit: bool,
-}
-
-impl Diagnosis {
-    fn look() -> Diagnosis {
-        let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-        let limit = address_space_limit();
-        let used = fs::read_to_string("/proc/self/statm")
-            .ok()
-            .and_then(|s| s.split(' ').next()?.parse::<u64>().ok())
-            .map(|pages| pages * page_size() as u64);
-        let count = fs::read("/proc/self/maps")
-            .ok()
-            .map(|maps| maps.iter().filter(|&&b| b == b'\n').count() as u64);
-        Diagnosis {
-            address_space_limit: limit,
-            address_space_used: limit.and(used),
-            mappings: number("/proc/sys/vm/max_map_count").zip(count),
-            strict_overcommit: number("/proc/sys/vm/overcommit_memory") == Some(2),
-        }
-    }
-}
-
-impl fmt::Display for Diagnosis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(limit) = self.address_space_limit {
-            write!(f, ". The address space limit (RLIMIT_AS) is {}", human_bytes(limit))?;
-            if let Some(used) = self.address_space_used {
-                write!(f, ", of which {} are used", human_bytes(used))?;
-            }
-            f.write_str(": raise it (`ulimit -v unlimited`) or ask for a smaller heap")?;
-        }
-        if let Some((max, have)) = self.mappings {
-            // A split or a guard page needs a few mappings more than the one asked for.
-            if have + 16 >= max {
-                write!(
-                    f,
-                    ". The process has {have} of at most {max} mappings: raise \
-                     vm.max_map_count (`sysctl -w vm.max_map_count={}`)",
-                    max * 4
-                )?;
-            }
-        }
-        if self.strict_overcommit {
-            f.write_str(
-                ". vm.overcommit_memory is 2, so reserved memory counts as used: set it to 0 or 1 \
-                 (`sysctl -w vm.overcommit_memory=0`), raise vm.overcommit_ratio, or ask for a \
-                 smaller heap",
-            )?;
-        }
-        Ok(())
-    }
-}
-
-/// RLIMIT_AS of this process in bytes; `None` if there is none.
-pub fn address_space_limit() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel fills the struct, which outlives the call.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_AS, ptr::from_mut(&mut limit)) };
-    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Reservations and what can be done with them.
 
+use std::{fs, os::fd::AsFd};
+
 use super::*;
-use std::os::fd::AsFd;
 
 fn word(addr: usize) -> *mut usize {
     addr as *mut usize
