@@ -103,10 +103,16 @@ impl Compactor {
                 continue;
             }
             let kind = builder.kind(first + index);
+            // Whole pages make one run only if their from-pages are neighbours too: between two dense
+            // runs whose to-pages are neighbours there may be from-pages without a live word.
+            // Neighbours of the same kind; whole pages only while their from-pages are neighbours too.
+            let expected = |step: usize| match kind {
+                PageKind::Dense(from) => PageKind::Dense(from + step),
+                PageKind::Late(from) => PageKind::Late(from + step),
+                kind => kind,
+            };
             let same = |i: usize| {
-                claimed >> i & 1 != 0
-                    && std::mem::discriminant(&builder.kind(first + i))
-                        == std::mem::discriminant(&kind)
+                claimed >> i & 1 != 0 && builder.kind(first + i) == expected(i - index)
             };
             let run = (index..pages).take_while(|&i| same(i)).count();
             match kind {

@@ -121,9 +121,12 @@ impl Daemon {
             threads.push(spawn("FaultThread", move || core.serve_descriptor())?);
         }
         if options.concurrent {
-            let (tasks, shared) = (tasks.clone(), shared.clone());
+            // Weak: the daemon's state holds the core, and the core holds the trigger.
+            let (tasks, shared) = (tasks.clone(), Arc::downgrade(&shared));
             core.set_trigger(Box::new(move || {
-                request(&tasks, &shared, Cause::Threshold);
+                if let Some(shared) = shared.upgrade() {
+                    request(&tasks, &shared, Cause::Threshold);
+                }
             }));
         }
         Ok(Daemon { tasks, shared, threads: Mutex::new(threads), refused })

@@ -1,1 +1,1 @@
-//! Placeholder essay.
+//! Tests that cross crates: see `tests/tests/`, one file for each claim.

@@ -152,7 +152,23 @@ impl Backend for Mprotect {
         self.discard(space, view.from_range, from_page, pages);
     }
 
-    fn finish(&self, _space: &Space, view: &View) -> usize {
+    fn finish(&self, space: &Space, view: &View) -> usize {
+        // Pages without content were never published. They must not stay closed: two flips from now
+        // allocation may get their addresses.
+        let bytes = space.geometry.page;
+        let closed = |page: usize| self.published[page].load(Ordering::Relaxed) == 0;
+        let mut page = 0;
+        while page < view.total_pages {
+            let run = (page..view.total_pages).take_while(|&p| closed(p)).count();
+            if run > 0 {
+                let address = view.new_base + page * bytes;
+                // SAFETY: empty pages that nobody uses yet. For the retry see `publish`.
+                while unsafe { protect(address, run * bytes, Protection::ReadWrite) }.is_err() {
+                    std::thread::yield_now();
+                }
+            }
+            page += run.max(1);
+        }
         for lock in &self.published[..view.total_pages] {
             lock.store(0, Ordering::Relaxed);
         }

@@ -174,11 +174,11 @@ unsafe fn call(
         // SAFETY: the same arguments, and `spent` now makes it a default action.
         return unsafe { chain(signal, info, context, previous) };
     }
-    let mut ours = MaybeUninit::<libc::sigset_t>::zeroed();
-    // SAFETY: the kernel gave us `context`; the masks are live and all-zero is an empty one.
+    // SAFETY: the kernel gave us `context`, and the mask is live. Ours need not come back: we are the
+    // last thing the handler does, and the kernel restores the interrupted mask when it returns.
     unsafe {
         let mask = mask_for(signal, context, previous);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &mask, ours.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, &mask, ptr::null_mut());
     }
     if previous.flag(libc::SA_SIGINFO) {
         // SAFETY: the kernel would have called this address so.
@@ -187,8 +187,6 @@ unsafe fn call(
         // SAFETY: the kernel would have called this address so.
         unsafe { std::mem::transmute::<usize, PlainHandler>(handler)(signal) };
     }
-    // SAFETY: the mask was filled above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, ours.as_ptr(), ptr::null_mut()) };
 }
 
 /// The mask the kernel would have given the handler before ours: what was blocked when the signal

@@ -15,8 +15,12 @@ const KEY: &str = "FIRN_TEST_IN_CHILD";
 pub fn in_child(test: &str, body: impl FnOnce()) -> Output {
     if env::var_os(KEY).is_some_and(|t| t == test) {
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: the kernel reads a live struct. Deaths are wanted here, core files are not.
-        unsafe { libc::setrlimit(libc::RLIMIT_CORE, &none) };
+        // SAFETY: the kernel reads a live struct. Deaths are wanted here, core files are not; and a
+        // fault that repeats for ever shall be a failure (by SIGALRM), not a test that never ends.
+        unsafe {
+            libc::setrlimit(libc::RLIMIT_CORE, &none);
+            libc::alarm(60);
+        }
         body();
         exit(0);
     }

@@ -17,6 +17,7 @@ mod kinds;
 mod model;
 mod mutator;
 mod repeat;
+mod tagged;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -10,10 +10,11 @@ use firn::{Gc, NoGc, OutOfMemory, RefArray, Scope, Trace};
 
 use super::GraphError;
 use super::kinds::{
-    Accepts, Any, Edge, Element, Hub, Kind, Mixed, Pair, REGISTERS, RegisterFile, Store, TAGGED,
-    Tags, Wide, for_element,
+    Accepts, Any, Edge, Element, Hub, Kind, Pair, REGISTERS, RegisterFile, Store, Tags, Wide,
+    for_element,
 };
 use super::model::{Handover, Id, Object, Partition, Snapshot, contents};
+use super::tagged::{Mixed, TAGGED};
 use crate::workloads::rng::Rng;
 
 /// Kinds are drawn from this list, so that hubs and pairs are frequent.
@@ -320,12 +321,7 @@ impl<'s> Mutator<'s> {
         Ok(())
     }
 
-    fn allocate_words(
-        &mut self,
-        cx: &mut Scope<'s>,
-        into: usize,
-        len: usize,
-    ) -> Result<(), Stop> {
+    fn allocate_words(&mut self, cx: &mut Scope<'s>, into: usize, len: usize) -> Result<(), Stop> {
         let registers = &self.registers;
         cx.scope(|cx| {
             let words = cx.alloc_tagged::<Mixed>(len)?;

@@ -263,6 +263,9 @@ fn a_fault_thread_reads_the_fault_and_wakes_its_thread() {
             assert_eq!((fault.addr, fault.write), (at, false));
             assert_eq!(uffd.copy(at, src, page, wake), Outcome::complete(page));
             if !wake {
+                // Time enough to end for a thread that was woken by mistake.
+                assert_eq!(uffd.read_fault(Some(Duration::from_millis(20))).unwrap(), None);
+                assert!(!toucher.is_finished(), "nobody has woken it");
                 uffd.wake(at, page).unwrap();
             }
             let (tid, value) = toucher.join().unwrap();

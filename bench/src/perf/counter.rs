@@ -1,0 +1,197 @@
+//! How often `mmap_lock` was taken, by mode: numbers that the kernel counts, at no visible cost.
+//!
+//! A process-wide event does not exist in perf. There are two ways to have one: an event on each
+//! processor for everyone, filtered down to this process, or an event on each thread that the thread's
+//! own new threads inherit. The second is used, because a filter knows thread ids only, and because it
+//! counts what *this process's threads* did: a khugepaged that collapses our pages, or a `ps` that reads
+//! our mappings, takes our lock too and would spoil a count that must be zero.
+//!
+//! For that to be exact, each thread must be counted once: a thread started while the counters are being
+//! opened may have inherited one already, or not. So the list of threads is read again after opening,
+//! and if it has changed, everything is opened anew; once it is stable, every thread has its own
+//! counter and everyone later inherits. Child processes do not.
+//!
+//! **What is a lock taken.** `acquire_returned` with success; a downgrade from writing to reading
+//! (`munmap` does it) emits the same event for reading, without a `start_locking` before it, and a
+//! trylock that failed emits both without success. So with *A* acquisitions for reading, *F* failed
+//! ones and *S* starts for reading: locks taken for reading = S − F, downgrades = A + F − S.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::Unavailable;
+use super::event::{Event, Mode, Target};
+use super::tracefs::{Format, Tracefs};
+
+/// Which kernels have the lock's events.
+pub(super) const NEEDS: &str = "Linux 5.11 or newer with CONFIG_TRACING";
+
+/// How often the threads of a process took `mmap_lock` (of their own address space or, in `fork` and
+/// when reading another's `/proc` files, of another).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LockCounts {
+    /// Taken for reading.
+    pub read: u64,
+    /// Taken for writing.
+    pub write: u64,
+    /// Of those for writing, turned into one for reading before the release.
+    pub downgraded: u64,
+    /// Attempts that did not wait and failed (the kernel falls back to a per-VMA lock or retries).
+    pub failed: u64,
+}
+
+/// Counts locks taken, from [`LockCounter::start`] to [`LockCounter::stop`].
+#[derive(Debug)]
+pub struct LockCounter {
+    threads: Vec<ThreadEvents>,
+}
+
+/// The four events of one thread, a group: they are enabled at one moment.
+#[derive(Debug)]
+struct ThreadEvents {
+    write: Event,
+    read: Event,
+    read_starts: Event,
+    failed: Event,
+    /// Failed attempts for reading, which are among the starts.
+    failed_reads: Event,
+}
+
+struct Formats {
+    acquired: Format,
+    starting: Format,
+}
+
+/// How often a changing list of threads is read before giving up.
+const TRIES: usize = 64;
+
+impl LockCounter {
+    /// Starts counting for all threads of this process, and those they start.
+    ///
+    /// # Errors
+    /// [`Unavailable`], with what is missing and the remedy.
+    pub fn start() -> Result<LockCounter, Unavailable> {
+        let formats = Formats::read()?;
+        for _ in 0..TRIES {
+            let before = threads();
+            let mut opened = Vec::with_capacity(before.len());
+            for &tid in &before {
+                match ThreadEvents::open(&formats, Target::ThreadAndItsThreads(tid)) {
+                    Ok(events) => opened.push(events),
+                    // It has ended: the lists will differ.
+                    Err(Unavailable::Refused { errno, .. })
+                        if errno == firn_heap::sys::Errno::ESRCH => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            if threads() == before {
+                for events in &opened {
+                    events.write.enable_group()?;
+                }
+                return Ok(LockCounter { threads: opened });
+            }
+        }
+        Err(Unavailable::ThreadsUnstable { tries: TRIES })
+    }
+
+    /// Prepares counting for the calling thread alone; [`LockCounter::resume`] begins it. Threads
+    /// that it starts are not counted.
+    ///
+    /// # Errors
+    /// [`Unavailable`], with what is missing and the remedy.
+    pub fn this_thread() -> Result<LockCounter, Unavailable> {
+        let events = ThreadEvents::open(&Formats::read()?, Target::Thread(0))?;
+        Ok(LockCounter { threads: vec![events] })
+    }
+
+    /// Goes on counting after [`LockCounter::pause`].
+    ///
+    /// # Errors
+    /// [`Unavailable::Call`]; none is known.
+    pub fn resume(&self) -> Result<(), Unavailable> {
+        self.threads.iter().try_for_each(|t| t.write.enable_group())
+    }
+
+    /// Stops counting until [`LockCounter::resume`]; counts are kept.
+    ///
+    /// # Errors
+    /// [`Unavailable::Call`]; none is known.
+    pub fn pause(&self) -> Result<(), Unavailable> {
+        self.threads.iter().try_for_each(|t| t.write.disable_group())
+    }
+
+    /// Sets all counts to zero.
+    ///
+    /// # Errors
+    /// [`Unavailable::Call`]; none is known.
+    pub fn reset(&self) -> Result<(), Unavailable> {
+        self.threads.iter().try_for_each(|t| t.write.reset_group())
+    }
+
+    /// The counts so far.
+    ///
+    /// # Errors
+    /// [`Unavailable::Call`]; none is known.
+    pub fn counts(&self) -> Result<LockCounts, Unavailable> {
+        let mut sum = LockCounts::default();
+        for t in &self.threads {
+            sum.write += t.write.count()?;
+            let (acquired, failed) = (t.read.count()?, t.failed_reads.count()?);
+            let starts = t.read_starts.count()?;
+            // A lock that was being waited for when counting began has no start, one that is waited
+            // for when it ends no end: hence saturating.
+            sum.read += starts.saturating_sub(failed);
+            sum.downgraded += (acquired + failed).saturating_sub(starts);
+            sum.failed += t.failed.count()?;
+        }
+        Ok(sum)
+    }
+
+    /// Ends counting and returns the counts.
+    ///
+    /// # Errors
+    /// [`Unavailable::Call`]; none is known.
+    pub fn stop(self) -> Result<LockCounts, Unavailable> {
+        self.pause()?;
+        self.counts()
+    }
+}
+
+impl Formats {
+    fn read() -> Result<Formats, Unavailable> {
+        let tracefs = Tracefs::find()?;
+        let acquired = tracefs.event("mmap_lock", "mmap_lock_acquire_returned", NEEDS)?;
+        let starting = tracefs.event("mmap_lock", "mmap_lock_start_locking", NEEDS)?;
+        // The filters below name these fields.
+        acquired.field("write", 1)?;
+        acquired.field("success", 1)?;
+        starting.field("write", 1)?;
+        Ok(Formats { acquired, starting })
+    }
+}
+
+impl ThreadEvents {
+    fn open(formats: &Formats, target: Target) -> Result<ThreadEvents, Unavailable> {
+        let Formats { acquired, starting } = formats;
+        let write =
+            Event::open(acquired, target, Mode::Count, None, "write == 1 && success == 1")?;
+        let member =
+            |format, filter| Event::open(format, target, Mode::Count, Some(&write), filter);
+        Ok(ThreadEvents {
+            read: member(acquired, "write == 0 && success == 1")?,
+            read_starts: member(starting, "write == 0")?,
+            failed: member(acquired, "success == 0")?,
+            failed_reads: member(acquired, "write == 0 && success == 0")?,
+            write,
+        })
+    }
+}
+
+/// The ids of this process's threads.
+fn threads() -> BTreeSet<i32> {
+    let entries = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests;

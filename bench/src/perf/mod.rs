@@ -1,0 +1,36 @@
+//! What the kernel does under us: its tracepoints, through `perf_event_open`.
+//!
+//! The measurement commands need to know how often `mmap_lock` was taken, in which mode, and how long
+//! threads waited for it and held it. Only the kernel knows, and its tracepoints tell: in *counting*
+//! mode an event is a number that the kernel increments (its cost is lost in the noise), in *ring
+//! buffer* mode every event is a record with a time.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`tracefs`] | where events are described: ids and field offsets, read and never assumed |
+//! | [`event`] | one open perf event, and everything unsafe about it |
+//! | [`counter`] | [`LockCounter`]: how often the lock was taken |
+//! | [`btf`] | where in the kernel's structures the lock lies |
+//! | [`ring`] | buffers that the kernel fills with records |
+//! | [`record`] | the layout of those records |
+//! | [`pair`] | from records to waits and holds |
+//! | [`histogram`] | decade histograms |
+//! | [`recorder`] | [`LockRecorder`]: waits and holds by thread and role |
+//!
+//! Whatever is missing on the machine comes back as [`Unavailable`], which names it and its remedy;
+//! nothing here mounts, writes to sysctls, or pretends.
+
+pub mod btf;
+pub mod counter;
+pub mod event;
+pub mod histogram;
+pub mod pair;
+pub mod record;
+pub mod recorder;
+pub mod ring;
+pub mod tracefs;
+mod unavailable;
+
+pub use counter::{LockCounter, LockCounts};
+pub use recorder::{LockRecorder, LockReport};
+pub use unavailable::Unavailable;
