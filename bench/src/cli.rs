@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::micro::{self, MicroArgs};
 use crate::doctor::{self, DoctorArgs};
 use crate::exit::{Exit, Failure};
 use crate::progress::{Progress, Stop};
@@ -36,6 +37,9 @@ enum Command {
     /// what it cost them
     #[command(after_help = EXIT_CODES)]
     Stress(Box<StressArgs>),
+    /// Measure the collector's parts as ratios against floors of the same run
+    #[command(after_help = EXIT_CODES)]
+    Micro(MicroArgs),
     /// Say what this machine can do, and the remedy for each thing that is missing
     #[command(after_help = EXIT_CODES)]
     Doctor(DoctorArgs),
@@ -64,6 +68,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             Ok(Exit::Done)
         }
         Some(Command::Stress(args)) => stress(&args),
+        Some(Command::Micro(args)) => micro::run(&args, print),
         Some(Command::Doctor(args)) => doctor::run(&args, print),
     }
 }

@@ -10,6 +10,8 @@ pub mod clock;
 pub mod doctor;
 pub mod exit;
 pub mod measure;
+pub mod micro;
+pub mod perf;
 pub mod progress;
 pub mod stress;
 pub mod workloads;

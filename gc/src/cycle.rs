@@ -142,6 +142,11 @@ impl Collector {
         }
     }
 
+    /// Marking alone, for the floors: what a cycle does between its first two pauses.
+    pub(crate) fn mark_for_measurement(&self) {
+        self.mark(0);
+    }
+
     fn drain(&self, shared: &MarkShared) {
         let round = MarkShared::default();
         let count = self.workers.count();

@@ -21,6 +21,8 @@ pub mod core;
 pub mod cycle;
 pub mod events;
 pub mod fault;
+#[doc(hidden)]
+pub mod floor;
 pub mod install;
 pub mod mark;
 pub mod mutator;

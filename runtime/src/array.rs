@@ -19,6 +19,15 @@ pub trait Object: Sealed + Send + Sync + 'static {
     fn layout(scope: &Scope<'_>) -> LayoutId;
 }
 
+/// What a tagged word can be asked to be: types whose layout says which they are. (All reference arrays
+/// share one layout, so what they refer to cannot be found out.)
+pub trait Downcast: Object {}
+
+impl<T: Trace> Downcast for T {}
+impl<R: WordRule> Downcast for TaggedArray<R> {}
+// Data arrays of equal element size share a layout; any bits are a valid element.
+impl<E: Plain> Downcast for DataArray<E> {}
+
 impl<T: Trace> Sealed for T {}
 
 impl<T: Trace> Object for T {

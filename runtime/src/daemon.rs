@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use firn_gc::core::{Core, CoreError};
 use firn_gc::cycle::Collector;
 use firn_gc::events::{Cause, CycleSummary};
+use firn_gc::floor::Floors;
 use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -30,6 +31,8 @@ enum Task {
     Trim,
     /// The program went to the background (true) or came back.
     Transition(bool),
+    /// Measure the floors of what is in the heap.
+    Floors,
     /// End.
     Stop,
 }
@@ -58,6 +61,7 @@ impl Ord for Due {
 struct Progress {
     completed: u64,
     last: Option<CycleSummary>,
+    floors: Option<Result<Floors, String>>,
     ended: bool,
 }
 
@@ -167,6 +171,17 @@ impl Daemon {
         let _ = self.tasks.send(Task::Transition(background));
     }
 
+    /// Measures the floors; the caller must not be a running mutator.
+    pub(crate) fn floors(&self) -> Result<Floors, String> {
+        self.shared.progress.lock().unwrap().floors = None;
+        let _ = self.tasks.send(Task::Floors);
+        let mut progress = self.shared.progress.lock().unwrap();
+        while progress.floors.is_none() && !progress.ended {
+            progress = self.shared.changed.wait(progress).unwrap();
+        }
+        progress.floors.clone().unwrap_or_else(|| Err("the daemon has ended".into()))
+    }
+
     /// Ends the daemon.
     pub(crate) fn stop(&self) {
         let _ = self.tasks.send(Task::Stop);
@@ -263,6 +278,11 @@ impl Loop {
                     let core = &self.shared.core;
                     core.backend.release(&core.space, core.space.free_pages());
                 }
+            }
+            Task::Floors => {
+                let floors = self.collector.floors().map_err(|error| error.to_string());
+                self.shared.progress.lock().unwrap().floors = Some(floors);
+                self.shared.changed.notify_all();
             }
             Task::Stop => {}
         }

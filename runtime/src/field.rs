@@ -7,7 +7,7 @@
 //! The barrier is snapshot-at-the-beginning: while marking is on, the overwritten reference is logged.
 
 use crate::scope::Scope;
-use crate::{Gc, Object, TagRule};
+use crate::{Downcast, Gc, Object, TagRule};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -135,7 +135,7 @@ impl<'m, R: WordRule> Value<'m, R> {
 
     /// The object it refers to, if that is a `T`.
     #[inline(always)]
-    pub fn downcast<T: Object + ?Sized>(self, scope: &'m Scope<'_>) -> Option<Gc<'m, T>> {
+    pub fn downcast<T: Downcast>(self, scope: &'m Scope<'_>) -> Option<Gc<'m, T>> {
         if !self.is_reference() {
             return None;
         }

@@ -283,6 +283,12 @@ impl Heap {
         &self.0.core
     }
 
+    /// Floors for measurement, on what global roots reach; the other threads must be blocked.
+    #[doc(hidden)]
+    pub fn floors(&self) -> Result<firn_gc::floor::Floors, String> {
+        self.daemon().floors()
+    }
+
     pub(crate) fn daemon(&self) -> &Daemon {
         &self.0.daemon
     }

@@ -38,11 +38,13 @@ mod root;
 mod scope;
 mod trace;
 
-pub use array::{DataArray, Object, Plain, RefArray, TaggedArray};
+pub use array::{DataArray, Downcast, Object, Plain, RefArray, TaggedArray};
 pub use field::{Field, Tagged, Value, WordRule};
 pub use firn_derive::Trace;
 pub use firn_gc::config::{BackendKind, FaultMode, FaultOutcome, InstallKind};
 pub use firn_gc::events;
+#[doc(hidden)]
+pub use firn_gc::floor;
 pub use firn_gc::events::{CycleSummary, Event, Listener};
 pub use firn_heap::layout::TagRule;
 pub use firn_heap::sys::thread::Policy as SchedulingPolicy;
@@ -51,4 +53,4 @@ pub use options::{OPTIONS, OptionSpec, Options, OptionsError, parse_size};
 pub use reference::{Gc, Local, Var};
 pub use root::Root;
 pub use scope::{NoGc, Scope};
-pub use trace::{HeapField, LayoutCell, Slots, Trace};
+pub use trace::{Extends, HeapField, LayoutCell, Slots, Trace};

@@ -7,7 +7,7 @@
 //! `Gc`s.
 
 use crate::scope::Scope;
-use crate::{Object, Trace};
+use crate::{Extends, Object, Trace};
 use firn_heap::WORD;
 use firn_heap::layout::Header;
 use std::marker::PhantomData;
@@ -78,10 +78,29 @@ impl<'m, T: Object + ?Sized> Gc<'m, T> {
         Header(unsafe { self.object.as_ptr().read() })
     }
 
+    /// The object's address now: an identity until the next safepoint, for hashing and printing.
+    #[inline(always)]
+    pub fn address_now(self) -> usize {
+        self.address() as usize
+    }
+
     /// Whether two references lead to the same object.
     #[inline(always)]
     pub fn ptr_eq(a: Self, b: Self) -> bool {
         a.object == b.object
+    }
+}
+
+impl<'m, T: Trace> Gc<'m, T> {
+    /// The same object as one of the type that it begins with.
+    #[inline(always)]
+    pub fn upcast<B: Trace>(self) -> Gc<'m, B>
+    where
+        T: Extends<B>,
+    {
+        // SAFETY: a `B` lies behind the header; whoever needs size or slots takes them from the
+        // header's layout, which remains `T`'s.
+        unsafe { Gc::from_address(self.address()) }
     }
 }
 

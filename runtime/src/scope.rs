@@ -323,6 +323,11 @@ impl<'s> Scope<'s> {
         f()
     }
 
+    /// The mutator's number, as events name it: in order of attaching, from 0.
+    pub fn mutator_id(&self) -> u32 {
+        self.slot().mutator.id
+    }
+
     /// Collects now and waits for the end of the cycle.
     pub fn collect(&mut self) -> CycleSummary {
         self.collect_because(Cause::Explicit)
@@ -448,6 +453,19 @@ impl<'a> NoGc<'a, '_> {
         let header = Header::new(data_layout::<E>(), len);
         let address = self.allocate(header, object_bytes(len * size_of::<E>()));
         // SAFETY: zeroed memory is an array of zeroes; see `alloc`.
+        unsafe { Gc::from_address(address) }
+    }
+
+    /// Allocates an array of `len` tagged words of value 0.
+    ///
+    /// # Panics
+    /// If the reservation is used up.
+    #[inline(always)]
+    pub fn alloc_tagged<R: WordRule>(&self, len: usize) -> Gc<'a, TaggedArray<R>> {
+        let header = Header::new(self.scope.tagged_layout::<R>(), len);
+        let address = self.allocate(header, object_bytes(len * WORD));
+        // SAFETY: zeroed memory is an array of words of value 0, which no rule takes for a reference; see
+        // `alloc`.
         unsafe { Gc::from_address(address) }
     }
 }

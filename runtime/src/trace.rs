@@ -80,6 +80,13 @@ pub unsafe trait Trace: HeapField + Sized {
     fn cell() -> &'static LayoutCell;
 }
 
+/// A struct that begins with a value of another, so that a reference to it can stand for a reference to
+/// that: `#[derive(Trace)] #[trace(extends)] #[repr(C)] struct Derived { base: Base, ... }`.
+///
+/// # Safety
+/// A `Base` lies at offset 0 of every value of the type. The derive checks it.
+pub unsafe trait Extends<Base: Trace>: Trace {}
+
 /// A per-type cache: which id the type has in the heap that asked last.
 ///
 /// A heap's serial number and the id share one word, so that several heaps can use a type in turn.

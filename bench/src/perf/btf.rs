@@ -21,7 +21,8 @@ pub fn mmap_lock_offset() -> Option<u64> {
 /// inside it.
 fn member_offset(data: &[u8], name: &str, member: &str) -> Option<u64> {
     let btf = Btf::parse(data)?;
-    let id = btf.types.iter().position(|t| t.kind == KIND_STRUCT && btf.name(t.name) == Some(name))?;
+    let id =
+        btf.types.iter().position(|t| t.kind == KIND_STRUCT && btf.name(t.name) == Some(name))?;
     btf.find(id, member, 8).map(|bits| bits / 8)
 }
 

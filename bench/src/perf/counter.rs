@@ -173,8 +173,7 @@ impl Formats {
 impl ThreadEvents {
     fn open(formats: &Formats, target: Target) -> Result<ThreadEvents, Unavailable> {
         let Formats { acquired, starting } = formats;
-        let write =
-            Event::open(acquired, target, Mode::Count, None, "write == 1 && success == 1")?;
+        let write = Event::open(acquired, target, Mode::Count, None, "write == 1 && success == 1")?;
         let member =
             |format, filter| Event::open(format, target, Mode::Count, Some(&write), filter);
         Ok(ThreadEvents {

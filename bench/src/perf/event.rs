@@ -137,7 +137,7 @@ impl Event {
             }
         }
         let group = leader.map_or(-1, |l| l.fd.as_raw_fd());
-        let fd = open(&attr, pid, cpu, group)
+        let fd = open(&mut attr, pid, cpu, group)
             .map_err(|errno| Unavailable::refused(&format.event, errno))?;
         let event = Event { fd, name: format.event.clone() };
         if !filter.is_empty() {
@@ -193,9 +193,8 @@ impl Event {
             // SAFETY: the descriptor is open as long as `self`, and `ManuallyDrop` never closes it.
             unsafe { std::fs::File::from_raw_fd(self.fd.as_raw_fd()) },
         );
-        file.read_exact(&mut bytes).map_err(|e| {
-            self.failed("read", Errno(e.raw_os_error().unwrap_or(libc::EIO)))
-        })?;
+        file.read_exact(&mut bytes)
+            .map_err(|e| self.failed("read", Errno(e.raw_os_error().unwrap_or(libc::EIO))))?;
         Ok(u64::from_ne_bytes(bytes))
     }
 
@@ -229,13 +228,12 @@ impl AsFd for Event {
     }
 }
 
-fn open(attr: &Attr, pid: i32, cpu: i32, group: i32) -> Result<OwnedFd, Errno> {
-    // SAFETY: the kernel reads `size` bytes of a live struct of that size and writes only to `size`
-    // where it refuses it, which `cast_mut` of a copy would not change for us; the rest are numbers.
-    let fd = unsafe {
-        let attr: *const Attr = attr;
-        libc::syscall(libc::SYS_perf_event_open, attr, pid, cpu, group, OPEN_CLOEXEC)
-    };
+fn open(attr: &mut Attr, pid: i32, cpu: i32, group: i32) -> Result<OwnedFd, Errno> {
+    let attr: *mut Attr = attr;
+    // SAFETY: the kernel reads `size` bytes of a live struct of that size, and writes its own size
+    // there where it refuses ours; the rest are numbers.
+    let fd =
+        unsafe { libc::syscall(libc::SYS_perf_event_open, attr, pid, cpu, group, OPEN_CLOEXEC) };
     match fd {
         -1 => Err(Errno::last()),
         // SAFETY: the kernel just gave us this descriptor and nobody else has it.

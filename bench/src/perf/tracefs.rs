@@ -105,11 +105,7 @@ impl Format {
                 fields.push(Field::parse(line).ok_or_else(|| format!("the line {line:?}"))?);
             }
         }
-        Ok(Format {
-            event: name.ok_or("it has no name")?,
-            id: id.ok_or("it has no id")?,
-            fields,
-        })
+        Ok(Format { event: name.ok_or("it has no name")?, id: id.ok_or("it has no id")?, fields })
     }
 
     /// The field of this name, of `size` bytes.

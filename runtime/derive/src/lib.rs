@@ -10,7 +10,7 @@ use quote::quote;
 use syn::{Data, DeriveInput, Error, parse_macro_input};
 
 /// Makes a struct a heap type. See `firn::Trace`.
-#[proc_macro_derive(Trace)]
+#[proc_macro_derive(Trace, attributes(trace))]
 pub fn derive_trace(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     expand(&input).unwrap_or_else(|error| error.to_compile_error()).into()
@@ -33,7 +33,28 @@ fn expand(input: &DeriveInput) -> Result<proc_macro2::TokenStream, Error> {
     let text = name.to_string();
     let types: Vec<_> = data.fields.iter().map(|field| &field.ty).collect();
     let members: Vec<_> = data.fields.members().collect();
+    let mut extends = quote! {};
+    for attribute in input.attrs.iter().filter(|a| a.path().is_ident("trace")) {
+        attribute.parse_nested_meta(|meta| {
+            if !meta.path.is_ident("extends") {
+                return Err(meta.error("the only argument is `extends`"));
+            }
+            let (Some(base), Some(member)) = (types.first(), members.first()) else {
+                return Err(meta.error("a type that extends another has it as its first field"));
+            };
+            extends = quote! {
+                const _: () = assert!(
+                    ::core::mem::offset_of!(#name, #member) == 0,
+                    "the type that is extended must lie first: add #[repr(C)]",
+                );
+                // SAFETY: a value of the base type lies at offset 0.
+                unsafe impl ::firn::Extends<#base> for #name {}
+            };
+            Ok(())
+        })?;
+    }
     Ok(quote! {
+        #extends
         const _: () = {
             assert!(!::core::mem::needs_drop::<#name>(), "heap types cannot have Drop: their memory is reclaimed without running code");
             assert!(::core::mem::align_of::<#name>() <= 8, "heap types are aligned to a word at most");

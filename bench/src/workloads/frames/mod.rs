@@ -7,9 +7,9 @@
 
 mod objects;
 
-use firn::{Field, Local, OutOfMemory, RefArray, Scope, Tagged, TaggedArray, Trace, Var};
+use firn::{Field, Local, OutOfMemory, NoGc, RefArray, Scope, Trace, Var};
 
-use self::objects::{Any, BySize, alloc, read, size};
+use self::objects::{Head, alloc, size};
 use super::rendezvous::{Meeting, Rendezvous};
 use super::rng::{Rng, stream};
 use super::{Bench, Check, Outcome, Throughput, WorkloadError, run_mutators};
@@ -61,32 +61,17 @@ pub struct FramesParams {
 /// The globals of a thread.
 #[derive(Trace)]
 struct Global {
-    chain: Tagged<BySize>,
+    chain: Field<Head>,
     ring: Field<RefArray<Kept>>,
 }
 
 /// The kept objects of a frame.
-type Kept = TaggedArray<BySize>;
-
-/// A thread's own root for a chain that is being made: an object, because it is a tagged word.
-#[derive(Trace)]
-struct Chain {
-    last: Tagged<BySize>,
-}
+type Kept = RefArray<Head>;
 
 impl Global {
     fn new() -> Global {
-        Global { chain: Tagged::new(0), ring: Field::null() }
+        Global { chain: Field::null(), ring: Field::null() }
     }
-}
-
-/// The word that is no object.
-fn none<'m>() -> Any<'m> {
-    Any::immediate(0).expect("0 is no reference")
-}
-
-fn object(word: Any<'_>) -> Option<Any<'_>> {
-    word.is_reference().then_some(word)
 }
 
 /// What the interface's thread found.
@@ -125,7 +110,7 @@ pub fn run(bench: Bench<'_>, params: FramesParams) -> Result<Outcome, WorkloadEr
 struct Interface<'s> {
     global: Local<'s, Global>,
     kept: Var<'s, Kept>,
-    chain: Local<'s, Chain>,
+    chain: Var<'s, Head>,
     rng: Rng,
     cursor: usize,
     sum: u64,
@@ -139,7 +124,7 @@ impl<'s> Interface<'s> {
         Ok(Interface {
             global,
             kept: cx.var(),
-            chain: cx.alloc(Chain { last: Tagged::new(0) })?,
+            chain: cx.var(),
             rng: Rng::new(stream(SEED_UI, seed)),
             cursor: 0,
             sum: 0,
@@ -149,37 +134,33 @@ impl<'s> Interface<'s> {
     fn frame(&mut self, cx: &mut Scope<'s>, f: usize, walk: usize) -> Result<(), OutOfMemory> {
         self.allocate(cx)?;
         let global = self.global.get(cx);
-        let chain = self.chain.get(cx);
-        global.chain.store(cx, chain.last.load(cx));
-        chain.last.store(cx, none());
+        global.chain.store(cx, self.chain.get(cx));
+        self.chain.set(cx, None);
         let ring = global.ring.load(cx).expect("made with the interface");
         ring.store(cx, f % RING, self.kept.get(cx));
         self.kept.set(cx, None);
-        global.chain.store(cx, none());
+        global.chain.store(cx, None);
         self.walk(cx, walk);
         Ok(())
     }
 
     fn allocate(&mut self, cx: &mut Scope<'s>) -> Result<(), OutOfMemory> {
-        let kept = self.kept;
-        cx.scope(|cx| {
-            let array = cx.alloc_tagged::<BySize>(KEPT)?;
-            kept.set(cx, Some(array.get(cx)));
-            Ok(())
-        })?;
+        {
+            let nogc = cx.reserve(NoGc::size_of_refs(KEPT))?;
+            self.kept.set(&nogc, Some(nogc.alloc_refs::<Head>(KEPT)));
+        }
         for k in 0..KEPT {
             let draws: [u64; KEEP_EVERY] = std::array::from_fn(|_| self.rng.next_u64());
             let nogc = cx.reserve(draws.iter().map(|&r| size(r)).sum())?;
             let kept = self.kept.get(&nogc).expect("made above");
-            let before = if k == 0 { None } else { object(kept.load(&nogc, k - 1)) };
+            let before = if k == 0 { None } else { kept.load(&nogc, k - 1) };
             let first = (k * KEEP_EVERY) as u64;
-            kept.store(&nogc, k, alloc(&nogc, draws[0], before, first));
-            let chain = self.chain.get(&nogc);
-            let mut last = object(chain.last.load(&nogc));
+            kept.store(&nogc, k, Some(alloc(&nogc, draws[0], before, first)));
+            let mut last = self.chain.get(&nogc);
             for (id, &r) in (first + 1..).zip(&draws[1..]) {
                 last = Some(alloc(&nogc, r, last, id));
             }
-            chain.last.store(&nogc, last.expect("nineteen were made"));
+            self.chain.set(&nogc, last);
         }
         Ok(())
     }
@@ -193,7 +174,8 @@ impl<'s> Interface<'s> {
             let slot = ring.load(cx, self.cursor).expect("the ring is full");
             let n = left.min(KEPT);
             for i in 0..n {
-                self.sum = self.sum.wrapping_add(read(cx, slot.load(cx, i)));
+                let object = slot.load(cx, i).expect("the slot is full");
+                self.sum = self.sum.wrapping_add(object.v ^ object.id);
             }
             left -= n;
         }
@@ -265,7 +247,7 @@ fn garbage(
     last_frame: &crate::progress::Stop,
 ) -> Result<(), OutOfMemory> {
     let global = cx.alloc(Global::new())?;
-    let chain = cx.alloc(Chain { last: Tagged::new(0) })?;
+    let chain = cx.var::<Head>();
     let mut rng = Rng::new(stream(SEED_GARBAGE + n as u64 - 1, params.seed));
     if cx.blocking(|| start.wait(bench.stop)) == Meeting::Stopped {
         return Ok(());
@@ -282,16 +264,14 @@ fn garbage(
         for first in (0..GARBAGE).step_by(KEEP_EVERY) {
             let draws: [u64; KEEP_EVERY] = std::array::from_fn(|_| rng.next_u64());
             let nogc = cx.reserve(draws.iter().map(|&r| size(r)).sum())?;
-            let chain = chain.get(&nogc);
-            let mut last = object(chain.last.load(&nogc));
+            let mut last = chain.get(&nogc);
             for (id, &r) in (first as u64..).zip(&draws) {
                 last = Some(alloc(&nogc, r, last, id));
             }
-            chain.last.store(&nogc, last.expect("twenty were made"));
+            chain.set(&nogc, last);
         }
-        let chain = chain.get(cx);
-        global.get(cx).chain.store(cx, chain.last.load(cx));
-        chain.last.store(cx, none());
+        global.get(cx).chain.store(cx, chain.get(cx));
+        chain.set(cx, None);
     }
     Ok(())
 }

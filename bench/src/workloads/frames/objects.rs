@@ -1,36 +1,25 @@
 //! The objects of `frames` (W4): a common head of 32 bytes and fillers of 0 to 224 bytes more, so
-//! that sizes are 32, 64, ..., 256 bytes with the header, and each holds one reference.
-//!
-//! A reference may lead to an object of any size, so it is a tagged word whose tag is the size,
-//! and reading an object is a branch on the tag and a comparison of the layout.
+//! that sizes are 32, 64, ..., 256 bytes with the header, and each holds one reference. References
+//! are to the head, whatever the size behind it.
 
-use firn::{Gc, NoGc, Scope, TagRule, Tagged, Trace, Value, WordRule};
+use firn::{Field, Gc, NoGc, Trace};
 
-/// References whose low three bits are the size class, and null, which is 0.
-pub struct BySize;
-
-impl WordRule for BySize {
-    const RULE: TagRule = TagRule { mask: 0, pattern: 0, low_tags: 0xFF, address: !7 };
-}
-
-/// A reference to an object of any size.
-pub type Any<'m> = Value<'m, BySize>;
-
-/// What every object begins with.
+/// What every object begins with, and the smallest object.
 #[derive(Trace)]
-struct Head {
+pub struct Head {
     /// The kept object before, or the garbage object before.
-    next: Tagged<BySize>,
+    pub next: Field<Head>,
     /// The object's number in its frame or tick.
-    id: u64,
+    pub id: u64,
     /// The random number that its size was chosen by.
-    v: u64,
+    pub v: u64,
 }
 
 macro_rules! sizes {
     ($($tag:literal $name:ident $words:literal;)*) => {
         $(
             #[derive(Trace)]
+            #[trace(extends)]
             #[repr(C)]
             struct $name {
                 head: Head,
@@ -44,39 +33,24 @@ macro_rules! sizes {
         pub fn alloc<'a>(
             nogc: &NoGc<'a, '_>,
             r: u64,
-            next: Option<Any<'_>>,
+            next: Option<Gc<'_, Head>>,
             id: u64,
-        ) -> Any<'a> {
-            let head = Head { next: Tagged::new(0), id, v: r };
-            match r >> 61 {
-                $($tag => {
-                    let object = nogc.alloc($name { head, filler: [0; $words] });
-                    if let Some(next) = next {
-                        object.head.next.store(nogc, next);
-                    }
-                    any(object, $tag)
-                })*
-                _ => unreachable!("three bits"),
-            }
-        }
-
-        /// `v ^ id` of an object.
-        #[inline]
-        pub fn read(cx: &Scope<'_>, object: Any<'_>) -> u64 {
-            match object.bits() & 7 {
-                $($tag => object.downcast::<$name>(cx).map(|o| o.head.v ^ o.head.id),)*
-                _ => None,
-            }
-            .expect("the tag says what the object is")
+        ) -> Gc<'a, Head> {
+            let head = Head { next: Field::null(), id, v: r };
+            let object = match r >> 61 {
+                $($tag => nogc.alloc($name { head, filler: [0; $words] }).upcast(),)*
+                _ => nogc.alloc(head),
+            };
+            object.next.store(nogc, next);
+            object
         }
 
         #[cfg(test)]
-        const SIZES: [usize; 8] = [$(NoGc::size_of::<$name>()),*];
+        const SIZES: [usize; 8] = [NoGc::size_of::<Head>(), $(NoGc::size_of::<$name>()),*];
     };
 }
 
 sizes! {
-    0 N32 0;
     1 N64 4;
     2 N96 8;
     3 N128 12;
@@ -84,11 +58,6 @@ sizes! {
     5 N192 20;
     6 N224 24;
     7 N256 28;
-}
-
-#[inline]
-fn any<T: Trace>(object: Gc<'_, T>, tag: u64) -> Any<'_> {
-    Value::reference(object, tag).expect("every tag is a reference's")
 }
 
 /// The size of the object that the random number `r` selects, header included.

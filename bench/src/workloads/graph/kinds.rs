@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use firn::{DataArray, Field, Gc, Plain, RefArray, Scope, Tagged, TaggedArray, Trace, Var};
 
-use super::tagged::{Mixed, decode, encode, word};
+use super::tagged::{Mixed, decode, encode};
 
 /// Registers of each kind that a thread has.
 pub const REGISTERS: usize = 3;
@@ -265,7 +265,7 @@ macro_rules! kinds {
 
             /// Where the object is now: its identity until the next safepoint.
             pub fn address(&self) -> u64 {
-                match self { $(Any::$kind(gc) => word(*gc, 0).bits(),)* }
+                match self { $(Any::$kind(gc) => gc.address_now() as u64,)* }
             }
         }
 

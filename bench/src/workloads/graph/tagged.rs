@@ -16,12 +16,12 @@ impl WordRule for Mixed {
 /// The bit of a tagged word that makes it an integer.
 const INTEGER: u64 = 1 << 63;
 
-/// The kinds that tagged words may lead to, by tag.
+/// The kinds that tagged words may lead to, by tag: those that a word can be asked for.
 pub const TAGGED: [Kind; 8] = [
     Kind::Hub,
     Kind::Pair,
     Kind::Wide,
-    Kind::List,
+    Kind::U8,
     Kind::Store,
     Kind::Tags,
     Kind::Words,
@@ -29,7 +29,7 @@ pub const TAGGED: [Kind; 8] = [
 ];
 
 /// The tagged word that refers to an object.
-pub fn word<T: Object + ?Sized>(gc: Gc<'_, T>, tag: u64) -> Value<'_, Mixed> {
+fn word<T: Object + ?Sized>(gc: Gc<'_, T>, tag: u64) -> Value<'_, Mixed> {
     Value::reference(gc, tag).expect("every tag is a reference's")
 }
 
@@ -47,7 +47,7 @@ pub fn decode<'m>(cx: &'m Scope<'_>, value: Value<'m, Mixed>) -> Edge<Any<'m>> {
         Kind::Hub => value.downcast(cx).map(Any::Hub),
         Kind::Pair => value.downcast(cx).map(Any::Pair),
         Kind::Wide => value.downcast(cx).map(Any::Wide),
-        Kind::List => value.downcast(cx).map(Any::List),
+        Kind::U8 => value.downcast(cx).map(Any::U8),
         Kind::Store => value.downcast(cx).map(Any::Store),
         Kind::Tags => value.downcast(cx).map(Any::Tags),
         Kind::Words => value.downcast(cx).map(Any::Words),
@@ -69,7 +69,7 @@ pub fn encode<'m>(edge: Edge<Any<'m>>) -> Value<'m, Mixed> {
                 Any::Hub(gc) => word(gc, tag),
                 Any::Pair(gc) => word(gc, tag),
                 Any::Wide(gc) => word(gc, tag),
-                Any::List(gc) => word(gc, tag),
+                Any::U8(gc) => word(gc, tag),
                 Any::Store(gc) => word(gc, tag),
                 Any::Tags(gc) => word(gc, tag),
                 Any::Words(gc) => word(gc, tag),

@@ -1,0 +1,192 @@
+//! What a mutator pays: faults, allocation, locks; and the side tables.
+
+use super::{Bar, Figure, Sizes, heap, median};
+use crate::exit::Failure;
+use crate::perf::LockCounter;
+use firn::{DataArray, Field, NoGc, OutOfMemory, Trace};
+use firn_heap::sys::thread::monotonic_ns;
+
+#[derive(Trace)]
+struct Cell {
+    next: Field<Cell>,
+    value: [u64; 2],
+}
+
+fn failed(error: OutOfMemory) -> Failure {
+    Failure::gate(error.to_string())
+}
+
+/// A page built by a faulting mutator, against a bare SIGBUS with a COPY. Both as accesses timed one by one.
+pub(super) fn fault(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
+    const NAME: &str = "fault_vs_floor";
+    // The daemon must not be faster than the mutator: the least priority, no batches.
+    let heap = heap(&format!(
+        "heap={}m,concurrent=false,daemon-policy=idle,batch=1,dense=101,large-object=64m",
+        sizes.heap_mib
+    ))?;
+    let mut ours = Vec::new();
+    let mut floor = Vec::new();
+    let length = firn_heap::sys::page_size() / 8 - 64;
+    for _ in 0..5 {
+        floor.extend(firn::floor::raw_faults(2048).map_err(Failure::missing)?);
+        let samples = heap.attach(|cx| {
+            let pages = (sizes.heap_mib << 20) / 4 / firn_heap::sys::page_size();
+            let table = cx.alloc_refs::<DataArray<u64>>(pages)?;
+            for index in 0..pages {
+                // A dead neighbour makes every page slide.
+                let bytes = NoGc::size_of_data::<u64>(length) + NoGc::size_of_data::<u64>(16);
+                let nogc = cx.reserve(bytes)?;
+                nogc.alloc_data::<u64>(16);
+                let piece = nogc.alloc_data::<u64>(length);
+                table.get(&nogc).store(&nogc, index, Some(piece));
+            }
+            let before = heap.stats().cycles;
+            let other = heap.clone();
+            let collecting = std::thread::spawn(move || other.collect());
+            // Poll until the addresses change: then the flip is over and pages are missing.
+            let old = table.get(cx).address_now();
+            while table.get(cx).address_now() == old {
+                cx.safepoint();
+            }
+            let table = table.get(cx);
+            let mut samples = Vec::with_capacity(pages);
+            for step in 0..pages {
+                let index = step.wrapping_mul(0x9E37_79B1) % pages;
+                let piece = table.load(cx, index).expect("stored above");
+                let begin = monotonic_ns();
+                std::hint::black_box(piece.get(length / 2));
+                samples.push(monotonic_ns() - begin);
+                if heap.stats().cycles > before {
+                    break;
+                }
+            }
+            cx.blocking(|| collecting.join().expect("collected"));
+            Ok(samples)
+        });
+        ours.extend(samples.map_err(failed)?);
+    }
+    // An access to a page that is there takes a few nanoseconds; one that faults, more than half a floor.
+    let least = median(&mut floor.clone()) / 2.0;
+    let mut faults: Vec<u64> = ours.into_iter().filter(|time| *time as f64 > least).collect();
+    if faults.len() < 200 {
+        return Ok(vec![Figure::unmeasured(NAME, format!("only {} faults were met", faults.len()))]);
+    }
+    let count = faults.len();
+    let (ours, floor) = (median(&mut faults) / 1e3, median(&mut floor) / 1e3);
+    let note = format!("medians of {count} accesses; floor: SIGBUS + COPY of a page, 10240 accesses");
+    Ok(vec![Figure::new(NAME, (ours, "us"), floor, ours / floor, Bar::AtMost(1.5), note)])
+}
+
+fn thread_page_faults() -> u64 {
+    // Field 10 of the thread's stat line: minor faults.
+    let text = std::fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
+    let rest = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    rest.split_whitespace().nth(7).and_then(|field| field.parse().ok()).unwrap_or(0)
+}
+
+/// Allocating 32-byte objects for some seconds, with the collector at work beside.
+pub(super) fn allocation(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
+    let heap = heap("heap=256m")?;
+    let object = NoGc::size_of::<Cell>();
+    let run = |seconds: f64| {
+        heap.attach(|cx| {
+            let keep = cx.var::<Cell>();
+            let begin = monotonic_ns();
+            let mut count = 0u64;
+            while monotonic_ns() - begin < (seconds * 1e9) as u64 {
+                for _ in 0..1000 {
+                    let nogc = cx.reserve(8 * object)?;
+                    for _ in 0..8 {
+                        let cell = nogc.alloc(Cell { next: Field::null(), value: [count; 2] });
+                        keep.set(&nogc, Some(cell));
+                        count += 1;
+                    }
+                }
+            }
+            Ok::<_, OutOfMemory>((count, monotonic_ns() - begin))
+        })
+        .map_err(failed)
+    };
+    run(sizes.alloc_seconds / 3.0)?;
+    let faults = thread_page_faults();
+    let (count, time) = run(sizes.alloc_seconds)?;
+    let faults = thread_page_faults() - faults;
+    let each = time as f64 / count as f64;
+    let pages = (count as f64 * object as f64) / firn_heap::sys::page_size() as f64;
+    let rate = faults as f64 / pages * 1000.0;
+    Ok(vec![
+        Figure::new(
+            "alloc_ns",
+            (each, "ns"),
+            0.0,
+            each,
+            Bar::AtMost(6.0),
+            format!("{object}-byte objects, zeroing included, {} cycles beside", heap.stats().cycles),
+        ),
+        Figure::new(
+            "alloc_faults_per_1000_pages",
+            (rate, ""),
+            0.0,
+            rate,
+            Bar::AtMost(1.0),
+            format!("{faults} page faults of the thread in {pages:.0} pages allocated"),
+        ),
+    ])
+}
+
+/// `mmap_lock` taken for writing by any thread of this process during cycles.
+pub(super) fn write_locks(_sizes: Sizes) -> Result<Vec<Figure>, Failure> {
+    const NAME: &str = "mmap_write_locks_per_cycle";
+    const CYCLES: u64 = 10;
+    let heap = heap("heap=128m,concurrent=false")?;
+    let counts = heap.attach(|cx| {
+        let table = cx.alloc_refs::<Cell>(200_000)?;
+        let mut counts = None;
+        // The first cycles touch side tables and stacks for the first time.
+        for cycle in 0..CYCLES + 3 {
+            for index in 0..200_000 {
+                if index % 3 != cycle as usize % 3 {
+                    continue;
+                }
+                let nogc = cx.reserve(object_bytes())?;
+                let cell = nogc.alloc(Cell { next: Field::null(), value: [cycle; 2] });
+                table.get(&nogc).store(&nogc, index, Some(cell));
+            }
+            if cycle == 3 {
+                counts = Some(LockCounter::start());
+            }
+            cx.collect();
+        }
+        Ok(counts.expect("started in the fourth cycle").and_then(LockCounter::stop))
+    });
+    Ok(vec![match counts.map_err(failed)? {
+        Err(missing) => Figure::unmeasured(NAME, missing.to_string()),
+        Ok(counts) => {
+            let each = counts.write as f64 / CYCLES as f64;
+            let note = format!(
+                "{} for writing and {} for reading in {CYCLES} cycles, all threads",
+                counts.write, counts.read
+            );
+            Figure::new(NAME, (each, ""), 0.0, each, Bar::AtMost(0.0), note)
+        }
+    }])
+}
+
+fn object_bytes() -> usize {
+    NoGc::size_of::<Cell>()
+}
+
+/// Side tables for a full heap, in percent of it.
+pub(super) fn side_tables(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
+    let heap = heap(&format!("heap={}m", sizes.heap_mib))?;
+    let stats = heap.stats();
+    let percent = stats.side_table_bytes as f64 / stats.limit_bytes as f64 * 100.0;
+    Ok(vec![Figure::new(
+        "side_table_percent",
+        (percent, "%"),
+        0.0,
+        percent,
+        Bar::AtMost(4.0),
+        format!("{} bytes for {} MiB", stats.side_table_bytes, sizes.heap_mib),
+    )])
+}
