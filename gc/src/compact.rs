@@ -233,8 +233,13 @@ impl Core {
         );
         for index in 0..pages {
             let cell = StateCell(self.space.state(first + index));
-            // A page that refused to be moved was copied: its from-page is still there.
-            if done.refused >> index & 1 != 0 { cell.set_mapped() } else { cell.set_consumed() }
+            // Only who took the page away, or found it gone, knows that nothing is left to recycle; only
+            // who copied it, that something is. Whoever merely finds it present leaves the state to them.
+            if (done.published | done.vanished) >> index & 1 != 0 {
+                cell.set_consumed();
+            } else if done.refused >> index & 1 != 0 {
+                cell.set_mapped();
+            }
         }
         let published = (done.published.count_ones()) as u64;
         // Relaxed: counts.

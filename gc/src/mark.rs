@@ -200,6 +200,11 @@ impl Marker {
     #[inline(always)]
     fn consider(&mut self, scope: Scope<'_>, address: u64) {
         if scope.covers(address) {
+            // Most references lead to objects that are marked already; the entry of a neighbour is
+            // often in the cache, and what is not queued need not be fetched twice.
+            if scope.space.blocks.is_marked((address as usize - scope.base) / WORD) {
+                return;
+            }
             if self.stack.len() >= LOCAL {
                 self.hand_over(scope.core);
             }
@@ -209,16 +214,18 @@ impl Marker {
         }
     }
 
-    /// Hands the oldest addresses over: to idle markers, or because there are too many.
+    /// Hands the newest addresses over: to idle markers, or because there are too many. (The oldest would
+    /// make better shares, but taking them means moving all the others.)
     #[cold]
     fn hand_over(&mut self, core: &Core) {
         let segment = core.segments.acquire();
+        let keep = self.stack.len() - CAPACITY;
         // SAFETY: this thread holds the segment, which has `CAPACITY` words, and the stack more.
         unsafe {
             let words = core.segments.words(&segment);
-            std::ptr::copy_nonoverlapping(self.stack.as_ptr(), words, CAPACITY);
+            std::ptr::copy_nonoverlapping(self.stack.as_ptr().add(keep), words, CAPACITY);
         }
-        self.stack.drain(..CAPACITY);
+        self.stack.truncate(keep);
         core.segments.submit(segment, CAPACITY);
     }
 }

@@ -69,8 +69,9 @@ impl Policy {
         let margin = (recent + recent / 4).clamp(room / 16, room / 2);
         Decision {
             start_at: self.target - margin,
-            // Two cycles must agree before memory goes back: a spike's own end is not yet a trend.
-            keep: self.target.max(self.previous_target),
+            // Two cycles must agree before memory goes back: a spike's own end is not yet a trend. What
+            // was allocated during a cycle came on top of the target and will be wanted again.
+            keep: self.target.max(self.previous_target).saturating_add(recent).min(self.limit),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! The source file itself is compiled here, against loom's atomics. Loom treats sequentially consistent loads
 //! as acquire only, but models sequentially consistent *fences*; so the wrappers below put a fence before each
 //! such load: one of the two ways in which compilers implement the ordering. Operations of other orderings get
-//! none, so weakening a load (or the release of `withdraw`) in `pages.rs` makes a model fail.
+//! none, so weakening a load in `pages.rs` makes a model fail.
 
 use loom::cell::UnsafeCell;
 use loom::sync::{Arc, Mutex};
@@ -33,12 +33,15 @@ mod sync {
                 pub fn load(&self, order: Ordering) -> $int {
                     if order == Ordering::SeqCst {
                         fence(Ordering::SeqCst);
+                        // Acquire: loom would give more than the language does.
+                        return self.0.load(Ordering::Acquire);
                     }
                     self.0.load(order)
                 }
 
                 pub fn store(&self, value: $int, order: Ordering) {
-                    self.0.store(value, order);
+                    let release = order == Ordering::SeqCst;
+                    self.0.store(value, if release { Ordering::Release } else { order });
                 }
 
                 pub fn compare_exchange(

@@ -19,16 +19,15 @@ fn failed(error: OutOfMemory) -> Failure {
 /// A page built by a faulting mutator, against a bare SIGBUS with a COPY. Both as accesses timed one by one.
 pub(super) fn fault(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
     const NAME: &str = "fault_vs_floor";
-    // The daemon must not be faster than the mutator: the least priority, no batches.
+    // The daemon must not be faster than the mutator: the least priority.
     let heap = heap(&format!(
-        "heap={}m,concurrent=false,daemon-policy=idle,batch=1,dense=101,large-object=64m",
+        "heap={}m,concurrent=false,daemon-policy=idle,dense=101,large-object=64m",
         sizes.heap_mib
     ))?;
     let mut ours = Vec::new();
     let mut floor = Vec::new();
     let length = firn_heap::sys::page_size() / 8 - 64;
     for _ in 0..5 {
-        floor.extend(firn::floor::raw_faults(2048).map_err(Failure::missing)?);
         let samples = heap.attach(|cx| {
             let pages = (sizes.heap_mib << 20) / 4 / firn_heap::sys::page_size();
             let table = cx.alloc_refs::<DataArray<u64>>(pages)?;
@@ -64,6 +63,10 @@ pub(super) fn fault(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
             Ok(samples)
         });
         ours.extend(samples.map_err(failed)?);
+    }
+    // Last, because its signal handler stays in front of the collector's.
+    for _ in 0..5 {
+        floor.extend(firn::floor::raw_faults(2048).map_err(Failure::missing)?);
     }
     // An access to a page that is there takes a few nanoseconds; one that faults, more than half a floor.
     let least = median(&mut floor.clone()) / 2.0;

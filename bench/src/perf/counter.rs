@@ -46,7 +46,7 @@ pub struct LockCounter {
     threads: Vec<ThreadEvents>,
 }
 
-/// The four events of one thread, a group: they are enabled at one moment.
+/// The five events of one thread, a group: they are enabled at one moment.
 #[derive(Debug)]
 struct ThreadEvents {
     write: Event,

@@ -150,14 +150,13 @@ impl Field {
     #[inline]
     pub fn value(&self, record: &[u8]) -> Option<u64> {
         let bytes = record.get(self.offset..self.offset + self.size)?;
-        let unused = 64 - 8 * self.size as u32;
         let mut word = [0; 8];
         match self.size {
             1..=8 if cfg!(target_endian = "little") => word[..self.size].copy_from_slice(bytes),
             1..=8 => word[8 - self.size..].copy_from_slice(bytes),
             _ => return None,
         }
-        let raw = u64::from_ne_bytes(word);
+        let (raw, unused) = (u64::from_ne_bytes(word), 64 - 8 * self.size as u32);
         Some(if self.signed { ((raw << unused) as i64 >> unused) as u64 } else { raw })
     }
 }

@@ -131,8 +131,8 @@ pub trait Backend: Send + Sync {
     }
 }
 
-/// Moves a run, and copies the pages of it that refuse to be moved: `refused` then names those whose
-/// source page is still where it was.
+/// Moves a run, and copies the pages of it that refuse to be moved: `refused` then names those that this
+/// call published by a copy, so that their source page is still where it was.
 fn move_or_copy(
     installer: &Installer,
     space: &Space,
@@ -141,10 +141,14 @@ fn move_or_copy(
     pages: usize,
 ) -> Installed {
     let bytes = space.geometry.page;
-    let done = installer.move_run(dst, src, pages);
+    let mut done = installer.move_run(dst, src, pages);
     for bit in (0..pages).filter(|bit| done.refused >> bit & 1 != 0) {
         let copied = installer.copy(dst + bit * bytes, src + bit * bytes, 1);
         space.commit_regardless(copied.published as usize);
+        if copied.published == 0 {
+            // Somebody else was faster after all, perhaps by a move.
+            done.refused &= !(1 << bit);
+        }
     }
     done
 }

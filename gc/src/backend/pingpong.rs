@@ -137,16 +137,18 @@ impl PingPong {
                     let source = range.base() + first * page;
                     let done = self.installer.move_run(dst + have * page, source, count);
                     let moved = done.published.trailing_ones() as usize;
-                    self.left(pool, first, moved);
+                    // Refused (pinned, shared by a fork): such a page is of no use to moving. What was
+                    // moved beyond it must not stay there, where nobody knows of it.
+                    for bit in moved..count {
+                        let arrived = done.published >> bit & 1 != 0;
+                        let place = if arrived { dst + have * page } else { source };
+                        self.discard(space, place + bit * page, 1);
+                    }
+                    self.left(pool, first, count);
                     if zeroed {
                         zeroes |= low_mask(moved) << have;
                     }
                     have += moved;
-                    if moved < count {
-                        // Refused (pinned, shared by a fork): such a page is of no use to moving.
-                        self.discard(space, source + moved * page, count - moved);
-                        self.left(pool, first, count - moved);
-                    }
                 }
             }
         }

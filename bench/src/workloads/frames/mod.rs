@@ -7,7 +7,7 @@
 
 mod objects;
 
-use firn::{Field, Local, OutOfMemory, NoGc, RefArray, Scope, Trace, Var};
+use firn::{Field, Local, NoGc, OutOfMemory, RefArray, Scope, Trace, Var};
 
 use self::objects::{Head, alloc, size};
 use super::rendezvous::{Meeting, Rendezvous};

@@ -17,16 +17,8 @@ impl WordRule for Mixed {
 const INTEGER: u64 = 1 << 63;
 
 /// The kinds that tagged words may lead to, by tag: those that a word can be asked for.
-pub const TAGGED: [Kind; 8] = [
-    Kind::Hub,
-    Kind::Pair,
-    Kind::Wide,
-    Kind::U8,
-    Kind::Store,
-    Kind::Tags,
-    Kind::Words,
-    Kind::F64,
-];
+pub const TAGGED: [Kind; 8] =
+    [Kind::Hub, Kind::Pair, Kind::Wide, Kind::U8, Kind::Store, Kind::Tags, Kind::Words, Kind::F64];
 
 /// The tagged word that refers to an object.
 fn word<T: Object + ?Sized>(gc: Gc<'_, T>, tag: u64) -> Value<'_, Mixed> {

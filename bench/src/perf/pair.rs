@@ -1,0 +1,332 @@
+//! From the lock's events to waits and holds.
+//!
+//! A thread that takes the lock emits `start_locking`, `acquire_returned` and, when it is done,
+//! `released`. The wait lies between the first two (the kernel's contention events would miss writers
+//! that spin), the hold between the last two. The rules for what does not fit that:
+//!
+//! - **A trylock that failed** emits `start_locking` and `acquire_returned` without success: counted,
+//!   neither wait nor hold.
+//! - **A downgrade** emits `acquire_returned` for reading while the lock is held for writing, with
+//!   no start: the hold for writing ends there and one for reading begins, which is no acquisition.
+//! - **An end without a beginning** (events began in between, or records were lost): counted as
+//!   unpaired; nothing is made up.
+//! - **After a loss** everything in flight is forgotten: a start and an end around a gap may belong to
+//!   different acquisitions.
+//!
+//! A thread can hold the locks of two address spaces (`fork` does), so state is kept by thread and
+//! address space. Events must be given in order of time.
+
+use std::collections::HashMap;
+
+use super::histogram::Decades;
+
+/// What happened to a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// A thread begins to take it.
+    Start {
+        /// For writing.
+        write: bool,
+    },
+    /// The thread that takes it found it taken and waits (without having spun it free).
+    Contended,
+    /// It has it, or has failed to get it without waiting.
+    Acquired {
+        /// For writing.
+        write: bool,
+        /// Whether it has it.
+        success: bool,
+    },
+    /// It gives it back.
+    Released {
+        /// It was held for writing.
+        write: bool,
+    },
+}
+
+/// One event of a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockEvent {
+    /// Monotonic nanoseconds.
+    pub time: u64,
+    /// The kernel's id of the thread.
+    pub tid: u32,
+    /// The address space whose lock it is, as the kernel names it.
+    pub mm: u64,
+    /// What happened.
+    pub what: What,
+}
+
+/// One acquisition, from the first attempt to the release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The kernel's id of the thread.
+    pub tid: u32,
+    /// Whether it was held for writing (until a downgrade, if there was one).
+    pub write: bool,
+    /// When the thread began to take it, in monotonic nanoseconds; equal to `acquired` after a
+    /// downgrade.
+    pub start: u64,
+    /// When it had it.
+    pub acquired: u64,
+    /// When it gave it back, or downgraded it.
+    pub released: u64,
+}
+
+/// One mode's figures of one thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ModeStats {
+    /// Waits, one for each acquisition (most are next to zero).
+    pub wait: Decades,
+    /// Holds, one for each release or downgrade.
+    pub hold: Decades,
+    /// Acquisitions that went to sleep or spun as the kernel's slow path does.
+    pub contended: u64,
+}
+
+/// The figures of one thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ThreadStats {
+    /// For reading.
+    pub read: ModeStats,
+    /// For writing.
+    pub write: ModeStats,
+    /// Holds for writing that became holds for reading.
+    pub downgraded: u64,
+    /// Attempts that did not wait and failed.
+    pub failed: u64,
+}
+
+impl ModeStats {
+    fn merge(&mut self, other: &ModeStats) {
+        self.wait.merge(&other.wait);
+        self.hold.merge(&other.hold);
+        self.contended += other.contended;
+    }
+}
+
+impl ThreadStats {
+    /// Adds all of another's.
+    pub fn merge(&mut self, other: &ThreadStats) {
+        self.read.merge(&other.read);
+        self.write.merge(&other.write);
+        self.downgraded += other.downgraded;
+        self.failed += other.failed;
+    }
+
+    fn mode(&mut self, write: bool) -> &mut ModeStats {
+        if write { &mut self.write } else { &mut self.read }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct InFlight {
+    /// When an attempt began, its mode, and whether it met contention.
+    trying: Option<(u64, bool, bool)>,
+    /// When an attempt began and ended that gave the lock, and its mode.
+    held: Option<(u64, u64, bool)>,
+}
+
+/// Pairs events; see the module.
+#[derive(Debug, Default)]
+pub struct Pairing {
+    threads: HashMap<u32, ThreadStats>,
+    flight: HashMap<(u32, u64), InFlight>,
+    unpaired: u64,
+}
+
+impl Pairing {
+    /// Takes the next event; returns the span that it ends, if it ends one.
+    pub fn event(&mut self, event: LockEvent) -> Option<Span> {
+        let LockEvent { time, tid, mm, what } = event;
+        let stats = self.threads.entry(tid).or_default();
+        let flight = self.flight.entry((tid, mm)).or_default();
+        match what {
+            What::Start { write } => {
+                if flight.trying.replace((time, write, false)).is_some() {
+                    self.unpaired += 1;
+                }
+                // Nobody takes a lock that they hold: the release was not seen.
+                if flight.held.take().is_some() {
+                    self.unpaired += 1;
+                }
+                None
+            }
+            What::Contended => {
+                if let Some((_, _, contended)) = &mut flight.trying {
+                    *contended = true;
+                }
+                None
+            }
+            What::Acquired { write, success } => match (flight.trying.take(), flight.held) {
+                (Some((start, mode, contended)), _) if mode == write => {
+                    if success {
+                        let stats = stats.mode(write);
+                        stats.wait.add(time.saturating_sub(start));
+                        stats.contended += u64::from(contended);
+                        flight.held = Some((start, time, write));
+                    } else {
+                        stats.failed += 1;
+                    }
+                    None
+                }
+                (None, Some((start, since, true))) if !write && success => {
+                    stats.downgraded += 1;
+                    stats.write.hold.add(time.saturating_sub(since));
+                    flight.held = Some((time, time, false));
+                    Some(Span { tid, write: true, start, acquired: since, released: time })
+                }
+                _ => {
+                    self.unpaired += 1;
+                    flight.held = None;
+                    None
+                }
+            },
+            What::Released { write } => match flight.held.take() {
+                Some((start, since, mode)) if mode == write => {
+                    stats.mode(write).hold.add(time.saturating_sub(since));
+                    // Thousands of short-lived threads and children must not pile up.
+                    self.flight.remove(&(tid, mm));
+                    Some(Span { tid, write, start, acquired: since, released: time })
+                }
+                _ => {
+                    self.unpaired += 1;
+                    None
+                }
+            },
+        }
+    }
+
+    /// Records were lost: forgets everything in flight.
+    pub fn lost(&mut self) {
+        self.flight.clear();
+    }
+
+    /// Events that had no counterpart.
+    pub fn unpaired(&self) -> u64 {
+        self.unpaired
+    }
+
+    /// The figures by thread.
+    pub fn into_threads(self) -> HashMap<u32, ThreadStats> {
+        self.threads
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MM: u64 = 0xffff_8880_0000_1000;
+    const START_R: What = What::Start { write: false };
+    const START_W: What = What::Start { write: true };
+    const GOT_R: What = What::Acquired { write: false, success: true };
+    const GOT_W: What = What::Acquired { write: true, success: true };
+    const FAILED_R: What = What::Acquired { write: false, success: false };
+    const REL_R: What = What::Released { write: false };
+    const REL_W: What = What::Released { write: true };
+
+    fn paired(events: &[(u64, u32, u64, What)]) -> (Vec<Span>, Pairing) {
+        let mut pairing = Pairing::default();
+        let spans = events
+            .iter()
+            .filter_map(|&(time, tid, mm, what)| pairing.event(LockEvent { time, tid, mm, what }));
+        (spans.collect(), pairing)
+    }
+
+    #[test]
+    fn wait_and_hold_lie_between_the_three_events_of_one_thread() {
+        let (spans, pairing) = paired(&[
+            (0, 1, MM, START_W),
+            (10, 2, MM, START_R),
+            (100, 1, MM, GOT_W),
+            (20_100, 1, MM, REL_W),
+            (20_200, 2, MM, GOT_R),
+            (20_300, 2, MM, REL_R),
+        ]);
+        let writer = Span { tid: 1, write: true, start: 0, acquired: 100, released: 20_100 };
+        let reader = Span { tid: 2, write: false, start: 10, acquired: 20_200, released: 20_300 };
+        assert_eq!(spans, [writer, reader]);
+        assert_eq!(pairing.unpaired(), 0);
+        let threads = pairing.into_threads();
+        assert_eq!((threads[&1].write.wait.total, threads[&1].write.hold.total), (100, 20_000));
+        assert_eq!((threads[&2].read.wait.max, threads[&2].read.hold.max), (20_190, 100));
+        assert_eq!(threads[&2].read.wait.buckets[2], 1);
+        assert_eq!(threads[&1].read, ModeStats::default());
+    }
+
+    #[test]
+    fn a_downgrade_ends_the_hold_for_writing_and_is_no_acquisition() {
+        let (spans, pairing) =
+            paired(&[(0, 1, MM, START_W), (5, 1, MM, GOT_W), (50, 1, MM, GOT_R), (900, 1, MM, REL_R)]);
+        assert_eq!(spans.len(), 2);
+        assert_eq!((spans[0].write, spans[0].released), (true, 50));
+        assert_eq!((spans[1].write, spans[1].start, spans[1].released), (false, 50, 900));
+        assert_eq!(pairing.unpaired(), 0);
+        let t = pairing.into_threads()[&1];
+        assert_eq!((t.write.wait.count, t.read.wait.count, t.downgraded), (1, 0, 1));
+        assert_eq!((t.write.hold.total, t.read.hold.total), (45, 850));
+    }
+
+    #[test]
+    fn a_failed_trylock_is_neither_wait_nor_hold() {
+        let (spans, pairing) = paired(&[
+            (0, 1, MM, START_R),
+            (1, 1, MM, FAILED_R),
+            (2, 1, MM, START_R),
+            (3, 1, MM, GOT_R),
+            (4, 1, MM, REL_R),
+        ]);
+        assert_eq!((spans.len(), pairing.unpaired()), (1, 0));
+        let t = pairing.into_threads()[&1];
+        assert_eq!((t.failed, t.read.wait.count, t.read.hold.count), (1, 1, 1));
+    }
+
+    #[test]
+    fn contention_belongs_to_the_attempt_it_lies_in() {
+        let (_, pairing) = paired(&[
+            (0, 1, MM, What::Contended),
+            (1, 1, MM, START_W),
+            (2, 1, MM, What::Contended),
+            (3, 1, MM, What::Contended),
+            (4, 1, MM, GOT_W),
+            (5, 1, MM, REL_W),
+        ]);
+        assert_eq!(pairing.into_threads()[&1].write.contended, 1);
+    }
+
+    #[test]
+    fn a_fork_holds_two_locks_at_once() {
+        let child = MM + 0x400;
+        let (spans, pairing) = paired(&[
+            (0, 1, MM, START_W),
+            (1, 1, MM, GOT_W),
+            (2, 1, child, START_W),
+            (3, 1, child, GOT_W),
+            (7, 1, child, REL_W),
+            (9, 1, MM, REL_W),
+        ]);
+        assert_eq!((spans.len(), pairing.unpaired()), (2, 0));
+        assert_eq!(pairing.into_threads()[&1].write.hold.total, 4 + 8);
+    }
+
+    #[test]
+    fn ends_without_beginnings_are_counted_and_give_no_times() {
+        let (spans, pairing) = paired(&[(5, 1, MM, REL_R), (6, 2, MM, GOT_W), (9, 2, MM, REL_W)]);
+        assert!(spans.is_empty());
+        assert_eq!(pairing.unpaired(), 3);
+        assert!(pairing.into_threads().values().all(|t| *t == ThreadStats::default()));
+    }
+
+    #[test]
+    fn a_gap_does_not_become_a_long_wait() {
+        let mut pairing = Pairing::default();
+        let event = |time, what| LockEvent { time, tid: 1, mm: MM, what };
+        pairing.event(event(0, START_R));
+        pairing.lost();
+        pairing.event(event(5_000_000_000, GOT_R));
+        assert_eq!(pairing.event(event(5_000_000_001, REL_R)), None);
+        assert_eq!(pairing.unpaired(), 2);
+        assert_eq!(pairing.into_threads()[&1], ThreadStats::default());
+    }
+}
