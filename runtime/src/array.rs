@@ -21,6 +21,22 @@ pub trait Object: Sealed + Send + Sync + 'static {
 
 /// What a tagged word can be asked to be: types whose layout says which they are. (All reference arrays
 /// share one layout, so what they refer to cannot be found out.)
+///
+/// ```
+/// # use firn::*;
+/// # struct Lisp;
+/// # impl WordRule for Lisp {
+/// #     const RULE: TagRule = TagRule { mask: 0, pattern: 0, low_tags: 0b1, address: !7 };
+/// # }
+/// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+/// # heap.attach(|cx| {
+/// let text = cx.alloc_data::<u8>(3)?.get(cx);
+/// let value = Value::<Lisp>::reference(text, 0).expect("tag 000 is a reference");
+/// assert!(value.downcast::<DataArray<u8>>(cx).is_some());
+/// assert!(value.downcast::<DataArray<u64>>(cx).is_none());
+/// # Ok::<_, OutOfMemory>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 pub trait Downcast: Object {}
 
 impl<T: Trace> Downcast for T {}
@@ -38,10 +54,57 @@ impl<T: Trace> Object for T {
 }
 
 /// An array of references, each possibly null.
+///
+/// ```
+/// # use firn::*;
+/// # #[derive(Trace)]
+/// # struct Node { key: u64, next: Field<Node> }
+/// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+/// # heap.attach(|cx| {
+/// let table = cx.alloc_refs::<Node>(16)?;
+/// let node = cx.alloc(Node { key: 3, next: Field::null() })?;
+/// let table = table.get(cx);
+/// table.store(cx, 5, Some(node.get(cx)));
+/// assert!(table.load(cx, 4).is_none());
+/// assert_eq!(table.load(cx, 5).expect("stored above").key, 3);
+/// # Ok::<_, OutOfMemory>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 pub struct RefArray<T: ?Sized>(PhantomData<fn() -> *const T>);
 /// An array of tagged words.
+///
+/// ```
+/// # use firn::*;
+/// # struct Lisp;
+/// # impl WordRule for Lisp {
+/// #     const RULE: TagRule = TagRule { mask: 0, pattern: 0, low_tags: 0b1, address: !7 };
+/// # }
+/// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+/// # heap.attach(|cx| {
+/// let stack = cx.alloc_tagged::<Lisp>(8)?.get(cx);
+/// let one = Value::immediate(1 << 3 | 1).expect("the tag is no reference's");
+/// stack.store(cx, 0, one);
+/// assert_eq!(stack.load(cx, 0).bits(), 9);
+/// assert_eq!(stack.load(cx, 1).bits(), 0);
+/// # Ok::<_, OutOfMemory>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 pub struct TaggedArray<R>(PhantomData<fn() -> R>);
 /// An array of plain data.
+///
+/// ```
+/// # use firn::*;
+/// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+/// # heap.attach(|cx| {
+/// let samples = cx.alloc_data::<f64>(4)?.get(cx);
+/// samples.set(0, 1.5);
+/// samples.copy_from(1, &[2.5, 3.5]);
+/// let mut copy = [0.0; 4];
+/// samples.copy_to(0, &mut copy);
+/// assert_eq!(copy, [1.5, 2.5, 3.5, 0.0]);
+/// # Ok::<_, OutOfMemory>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 pub struct DataArray<E>(PhantomData<fn() -> E>);
 
 impl<T: ?Sized + 'static> Sealed for RefArray<T> {}

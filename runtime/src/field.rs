@@ -12,6 +12,21 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A reference to a `T`, or null, inside a heap object.
+///
+/// ```
+/// # use firn::*;
+/// #[derive(Trace)]
+/// struct Node { key: u64, next: Field<Node> }
+/// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+/// # heap.attach(|cx| {
+/// let node = cx.alloc(Node { key: 1, next: Field::null() })?; // made empty
+/// let node = node.get(cx);
+/// node.next.store(cx, Some(node)); // a cycle: no harm to a tracing collector
+/// let next = node.next.load(cx).expect("stored above");
+/// assert_eq!(next.key, 1);
+/// # Ok::<_, OutOfMemory>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 pub struct Field<T: ?Sized> {
     word: AtomicU64,
     object: PhantomData<fn() -> *const T>,
@@ -85,6 +100,25 @@ pub trait WordRule: Send + Sync + 'static {
 }
 
 /// A tagged word as read from the heap: an immediate, or a reference valid until the next safepoint.
+///
+/// ```
+/// # use firn::*;
+/// # struct Lisp;
+/// # impl WordRule for Lisp {
+/// #     const RULE: TagRule = TagRule { mask: 0, pattern: 0, low_tags: 0b1, address: !7 };
+/// # }
+/// #[derive(Trace)]
+/// struct Pair { head: Tagged<Lisp>, tail: Tagged<Lisp> }
+/// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+/// # heap.attach(|cx| {
+/// let number = Value::<Lisp>::immediate(42 << 3 | 1).expect("the tag is no reference's");
+/// assert_eq!(number.bits() >> 3, 42);
+/// let pair = cx.alloc(Pair { head: Tagged::new(1), tail: Tagged::new(1) })?.get(cx);
+/// let value = Value::<Lisp>::reference(pair, 0).expect("tag 000 is a reference");
+/// assert!(value.is_reference() && value.downcast::<Pair>(cx).is_some());
+/// # Ok::<_, OutOfMemory>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 pub struct Value<'m, R: WordRule> {
     bits: u64,
     scope: PhantomData<&'m R>,
@@ -148,6 +182,25 @@ impl<'m, R: WordRule> Value<'m, R> {
 }
 
 /// A tagged word inside a heap object.
+///
+/// ```
+/// # use firn::*;
+/// # struct Lisp;
+/// # impl WordRule for Lisp {
+/// #     const RULE: TagRule = TagRule { mask: 0, pattern: 0, low_tags: 0b1, address: !7 };
+/// # }
+/// #[derive(Trace)]
+/// struct Cell { value: Tagged<Lisp> }
+/// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+/// # heap.attach(|cx| {
+/// let cell = cx.alloc(Cell { value: Tagged::new(7 << 3 | 1) })?.get(cx);
+/// assert_eq!(cell.value.load(cx).bits() >> 3, 7);
+/// let itself = Value::reference(cell, 0).expect("tag 000 is a reference");
+/// cell.value.store(cx, itself);
+/// assert!(cell.value.load(cx).downcast::<Cell>(cx).is_some());
+/// # Ok::<_, OutOfMemory>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 pub struct Tagged<R: WordRule> {
     word: AtomicU64,
     rule: PhantomData<fn() -> R>,

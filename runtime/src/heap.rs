@@ -38,6 +38,23 @@ impl HeapError {
 }
 
 /// The heap is full of live objects. Nothing was lost: drop references and go on.
+///
+/// ```
+/// # use firn::*;
+/// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+/// # heap.attach(|cx| {
+/// let mut kept = Vec::new();
+/// let error = loop {
+///     match cx.alloc_data::<u8>(1 << 20) {
+///         Ok(array) => kept.push(array),
+///         Err(error) => break error,
+///     }
+/// };
+/// assert_eq!(error.limit, 16 << 20);
+/// assert_eq!(kept[0].get(cx).len(), 1 << 20); // nothing was lost
+/// # Ok::<_, OutOfMemory>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("out of memory: {requested} bytes asked for, {live} bytes live of at most {limit}")]
 pub struct OutOfMemory {
@@ -163,6 +180,24 @@ thread_local! {
 impl Heap {
     /// Makes a heap and starts its threads.
     ///
+    /// ```
+    /// use firn::{Heap, Options};
+    /// let mut options = Options::default();
+    /// options.set("heap", "64m")?;
+    /// let heap = match Heap::new(&options) {
+    ///     Err(error) if error.is_userfaultfd_refused() => {
+    ///         eprintln!("{error}");
+    ///         options.set("backend", "stw")?;
+    ///         Heap::new(&options)?
+    ///     }
+    ///     heap => heap?,
+    /// };
+    /// for note in &heap.setup().notes {
+    ///     eprintln!("note: {note}");
+    /// }
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// A diagnosis: which option, limit, privilege or kernel feature is missing, and the remedy.
     pub fn new(options: &Options) -> Result<Heap, HeapError> {
@@ -191,6 +226,18 @@ impl Heap {
 
     /// Makes the calling thread a mutator for the length of `f`.
     ///
+    /// ```
+    /// use firn::{Heap, Options};
+    /// let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// let heap = &heap;
+    /// std::thread::scope(|threads| {
+    ///     for _ in 0..2 {
+    ///         threads.spawn(move || heap.attach(|cx| cx.alloc_data::<u8>(100).map(|_| ())));
+    ///     }
+    /// });
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Panics
     /// If the thread is attached already, or there is no memory for its stacks.
     pub fn attach<R>(&self, f: impl for<'s> FnOnce(&mut Scope<'s>) -> R) -> R {
@@ -198,6 +245,14 @@ impl Heap {
     }
 
     /// As [`Heap::attach`], with an error instead of a panic.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// let inner = heap.attach(|_| heap.try_attach(|_| ()).is_err());
+    /// assert!(inner, "a thread is attached once");
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// If the thread is attached already, or there is no memory for its stacks.
@@ -233,6 +288,14 @@ impl Heap {
 
     /// Collects now and waits for the end. From an attached thread use [`Scope::collect`].
     ///
+    /// ```
+    /// # use firn::*;
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// let summary = heap.collect();
+    /// println!("{} bytes live", summary.live_bytes + summary.large_live_bytes);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Panics
     /// If the calling thread is attached: it would wait for itself.
     pub fn collect(&self) -> CycleSummary {
@@ -242,16 +305,54 @@ impl Heap {
 
     /// Tells the heap that the program went to the background (or came back): ART's transition. In the
     /// background the heap collects once and keeps less memory.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// heap.set_background(true);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_background(&self, background: bool) {
         self.daemon().transition(background);
     }
 
     /// Adds a listener to the event stream.
+    ///
+    /// ```
+    /// use firn::{Event, Heap, Listener, Options};
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// #[derive(Default)]
+    /// struct LongestPause(AtomicU64);
+    /// impl Listener for LongestPause {
+    ///     fn event(&self, event: &Event) {
+    ///         if let Event::Pause { stopped, released, .. } = event {
+    ///             self.0.fetch_max(released - stopped, Ordering::Relaxed);
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// let longest = Arc::new(LongestPause::default());
+    /// heap.add_listener(longest.clone());
+    /// heap.collect();
+    /// println!("{} ns", longest.0.load(Ordering::Relaxed));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn add_listener(&self, listener: Arc<dyn Listener>) {
         self.core().add_listener(listener);
     }
 
     /// How the heap was really set up.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # let heap = Heap::new(&Options::parse("heap=16m,backend=stw")?)?;
+    /// assert_eq!(heap.setup().backend, BackendKind::Stw);
+    /// assert!(heap.setup().userfaultfd.is_none());
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn setup(&self) -> &Setup {
         &self.0.setup
     }
@@ -262,6 +363,15 @@ impl Heap {
     }
 
     /// Numbers.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// heap.collect();
+    /// let stats = heap.stats();
+    /// assert_eq!((stats.cycles, stats.limit_bytes), (1, 16 << 20));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn stats(&self) -> Stats {
         let core = self.core();
         let page = core.space.geometry.page;

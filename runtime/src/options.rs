@@ -140,6 +140,12 @@ fn optional<T: ToString>(value: &Option<T>) -> String {
 }
 
 /// All options.
+///
+/// ```
+/// for option in firn::OPTIONS {
+///     println!("{}: {}", option.name, option.help);
+/// }
+/// ```
 pub const OPTIONS: &[OptionSpec] = &[
     option!("heap", "1m to 1t", "hard maximum of the heap", |o, v| size(v, 1 << 20, 1 << 40).map(|v| o.heap = v), |o| show_size(o.heap)),
     option!("backend", "pingpong, art, stw, mprotect", "how pages become missing and are installed", |o, v| v.parse().map(|v| o.backend = v), |o| o.backend.to_string()),
@@ -177,6 +183,13 @@ impl Options {
 
     /// Applies an options string.
     ///
+    /// ```
+    /// let mut options = firn::Options::default();
+    /// options.apply("heap=1g,daemon-nice=10")?;
+    /// assert_eq!(options.daemon_nice, Some(10));
+    /// # Ok::<_, firn::OptionsError>(())
+    /// ```
+    ///
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn apply(&mut self, text: &str) -> Result<(), OptionsError> {
@@ -189,6 +202,13 @@ impl Options {
     }
 
     /// Sets one option by name.
+    ///
+    /// ```
+    /// let mut options = firn::Options::default();
+    /// options.set("batch", "16")?;
+    /// assert!(options.set("batch", "1000").unwrap_err().to_string().contains("1 to 64"));
+    /// # Ok::<_, firn::OptionsError>(())
+    /// ```
     ///
     /// # Errors
     /// If there is no such option, or the value is not allowed.
@@ -205,6 +225,13 @@ impl Options {
     }
 
     /// Checks what single options cannot: that they go together.
+    ///
+    /// ```
+    /// let mut options = firn::Options::default();
+    /// options.apply("backend=stw,install=move")?; // each is allowed
+    /// assert!(options.check().is_err()); // together they are not
+    /// # Ok::<_, firn::OptionsError>(())
+    /// ```
     ///
     /// # Errors
     /// The options that exclude each other.
@@ -240,6 +267,11 @@ impl Options {
     }
 
     /// Every option's value, in the form that [`Options::set`] takes or "unset".
+    ///
+    /// ```
+    /// let described = firn::Options::default().describe();
+    /// assert!(described.contains(&("backend", "pingpong".to_string())));
+    /// ```
     pub fn describe(&self) -> Vec<(&'static str, String)> {
         OPTIONS.iter().map(|spec| (spec.name, (spec.show)(self))).collect()
     }
@@ -288,6 +320,12 @@ impl Options {
 }
 
 /// Parses a size such as `64k`, `512m` or `1g`.
+///
+/// ```
+/// assert_eq!(firn::parse_size("64k"), Some(65_536));
+/// assert_eq!(firn::parse_size("2GiB"), Some(2 << 30));
+/// assert_eq!(firn::parse_size("much"), None);
+/// ```
 pub fn parse_size(text: &str) -> Option<usize> {
     let lower = text.to_ascii_lowercase();
     let lower = lower.strip_suffix("ib").or(lower.strip_suffix('b')).unwrap_or(&lower);

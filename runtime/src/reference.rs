@@ -79,12 +79,39 @@ impl<'m, T: Object + ?Sized> Gc<'m, T> {
     }
 
     /// The object's address now: an identity until the next safepoint, for hashing and printing.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # #[derive(Trace)]
+    /// # struct Node { key: u64, next: Field<Node> }
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let node = cx.alloc(Node { key: 1, next: Field::null() })?;
+    /// let mut seen = std::collections::HashSet::new();
+    /// assert!(seen.insert(node.get(cx).address_now())); // good until `cx` is borrowed exclusively
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     #[inline(always)]
     pub fn address_now(self) -> usize {
         self.address() as usize
     }
 
     /// Whether two references lead to the same object.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # #[derive(Trace)]
+    /// # struct Node { key: u64, next: Field<Node> }
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let node = cx.alloc(Node { key: 1, next: Field::null() })?;
+    /// let twin = cx.alloc(Node { key: 1, next: Field::null() })?;
+    /// assert!(Gc::ptr_eq(node.get(cx), node.get(cx)));
+    /// assert!(!Gc::ptr_eq(node.get(cx), twin.get(cx)));
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     #[inline(always)]
     pub fn ptr_eq(a: Self, b: Self) -> bool {
         a.object == b.object
@@ -93,6 +120,22 @@ impl<'m, T: Object + ?Sized> Gc<'m, T> {
 
 impl<'m, T: Trace> Gc<'m, T> {
     /// The same object as one of the type that it begins with.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// #[derive(Trace)]
+    /// struct Shape { id: u64 }
+    /// #[derive(Trace)]
+    /// #[trace(extends)]
+    /// #[repr(C)]
+    /// struct Circle { shape: Shape, radius: f64 }
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let circle = cx.alloc(Circle { shape: Shape { id: 4 }, radius: 1.0 })?.get(cx);
+    /// assert_eq!(circle.upcast::<Shape>().id, 4);
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     #[inline(always)]
     pub fn upcast<B: Trace>(self) -> Gc<'m, B>
     where
@@ -122,6 +165,19 @@ impl<T: Object + ?Sized> std::fmt::Debug for Gc<'_, T> {
 }
 
 /// A rooted reference that lives as long as its scope and follows its object. `Copy`.
+///
+/// ```
+/// # use firn::*;
+/// # #[derive(Trace)]
+/// # struct Node { key: u64, next: Field<Node> }
+/// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+/// # heap.attach(|cx| {
+/// let node = cx.alloc(Node { key: 1, next: Field::null() })?; // a `Local`
+/// cx.collect(); // moves the node
+/// assert_eq!(node.get(cx).key, 1); // the `Local` knows where to
+/// # Ok::<_, OutOfMemory>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 pub struct Local<'s, T: Object + ?Sized> {
     place: *mut u64,
     scope: PhantomData<fn(&'s ()) -> &'s ()>,
@@ -153,6 +209,24 @@ impl<'s, T: Object + ?Sized> Local<'s, T> {
 }
 
 /// A rooted variable: null or a reference, assignable, as long-lived as its scope.
+///
+/// ```
+/// # use firn::*;
+/// # #[derive(Trace)]
+/// # struct Node { key: u64, next: Field<Node> }
+/// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+/// # heap.attach(|cx| {
+/// let last = cx.var::<Node>();
+/// assert!(last.get(cx).is_none());
+/// for key in 0..3 {
+///     let nogc = cx.reserve(NoGc::size_of::<Node>())?;
+///     last.set(&nogc, Some(nogc.alloc(Node { key, next: Field::null() })));
+/// }
+/// cx.collect();
+/// assert_eq!(last.get(cx).expect("set above").key, 2);
+/// # Ok::<_, OutOfMemory>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 pub struct Var<'s, T: Object + ?Sized> {
     place: *mut u64,
     scope: PhantomData<fn(&'s ()) -> &'s ()>,

@@ -115,6 +115,18 @@ impl<'s> Scope<'s> {
 
     /// Allocates a `T`. May collect.
     ///
+    /// ```
+    /// # use firn::*;
+    /// # #[derive(Trace)]
+    /// # struct Node { key: u64, next: Field<Node> }
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let node = cx.alloc(Node { key: 5, next: Field::null() })?;
+    /// assert_eq!(node.get(cx).key, 5);
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`OutOfMemory`] when the heap is full of live objects; nothing is lost.
     #[inline(always)]
@@ -140,6 +152,18 @@ impl<'s> Scope<'s> {
 
     /// Allocates an array of `len` null references. May collect.
     ///
+    /// ```
+    /// # use firn::*;
+    /// # #[derive(Trace)]
+    /// # struct Node { key: u64, next: Field<Node> }
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let table = cx.alloc_refs::<Node>(1000)?;
+    /// assert!(table.get(cx).load(cx, 999).is_none());
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Scope::alloc`].
     pub fn alloc_refs<T: Object + ?Sized>(
@@ -151,6 +175,20 @@ impl<'s> Scope<'s> {
     }
 
     /// Allocates an array of `len` tagged words of value 0. May collect.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # struct Lisp;
+    /// # impl WordRule for Lisp {
+    /// #     const RULE: TagRule = TagRule { mask: 0, pattern: 0, low_tags: 0b1, address: !7 };
+    /// # }
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let frame = cx.alloc_tagged::<Lisp>(10)?;
+    /// assert_eq!(frame.get(cx).load(cx, 9).bits(), 0);
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Scope::alloc`].
@@ -164,6 +202,16 @@ impl<'s> Scope<'s> {
     }
 
     /// Allocates an array of `len` zeroes. May collect.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let bytes = cx.alloc_data::<u8>(100_000)?;
+    /// assert_eq!(bytes.get(cx).get(99_999), 0);
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Scope::alloc`].
@@ -255,6 +303,23 @@ impl<'s> Scope<'s> {
     }
 
     /// Runs `f` in a scope of its own: its `Local`s end with it. May collect inside.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # #[derive(Trace)]
+    /// # struct Node { key: u64, next: Field<Node> }
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// for key in 0..1000 {
+    ///     cx.scope(|cx| {
+    ///         let node = cx.alloc(Node { key, next: Field::null() })?;
+    ///         assert_eq!(node.get(cx).key, key);
+    ///         Ok::<_, OutOfMemory>(()) // the node is garbage from here on
+    ///     })?;
+    /// }
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     #[inline(always)]
     pub fn scope<R>(&mut self, f: impl for<'i> FnOnce(&mut Scope<'i>) -> R) -> R {
         let close = Close { local: self.local, top: self.local().handles.top() };
@@ -266,6 +331,25 @@ impl<'s> Scope<'s> {
     }
 
     /// As [`Scope::scope`], and one `Local` comes out.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// #[derive(Trace)]
+    /// struct Tree { left: Field<Tree>, right: Field<Tree> }
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let root = cx.nest(|cx| {
+    ///     let left = cx.alloc(Tree { left: Field::null(), right: Field::null() })?;
+    ///     let right = cx.alloc(Tree { left: Field::null(), right: Field::null() })?;
+    ///     let root = cx.alloc(Tree { left: Field::null(), right: Field::null() })?;
+    ///     root.get(cx).left.store(cx, Some(left.get(cx)));
+    ///     root.get(cx).right.store(cx, Some(right.get(cx)));
+    ///     Ok::<_, OutOfMemory>(root)
+    /// })?;
+    /// assert!(root.get(cx).left.load(cx).is_some());
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// Whatever `f` returns.
@@ -283,24 +367,82 @@ impl<'s> Scope<'s> {
     }
 
     /// Roots a reference for the rest of this scope.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # #[derive(Trace)]
+    /// # struct Node { key: u64, next: Field<Node> }
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let node = cx.alloc(Node { key: 1, next: Field::null() })?;
+    /// node.get(cx).next.store(cx, Some(node.get(cx)));
+    /// let next = node.get(cx).next.load(cx).expect("stored above"); // a `Gc`
+    /// let next = cx.root(next); // a `Local`
+    /// cx.collect();
+    /// assert_eq!(next.get(cx).key, 1);
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     #[inline(always)]
     pub fn root<T: Object + ?Sized>(&self, gc: Gc<'_, T>) -> Local<'s, T> {
         self.handle(gc.address())
     }
 
     /// A rooted variable, null at first.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # #[derive(Trace)]
+    /// # struct Node { key: u64, next: Field<Node> }
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let current = cx.var::<Node>();
+    /// let node = cx.alloc(Node { key: 1, next: Field::null() })?;
+    /// current.set(cx, Some(node.get(cx)));
+    /// current.set(cx, None);
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     #[inline(always)]
     pub fn var<T: Object + ?Sized>(&self) -> Var<'s, T> {
         Var::new(self.local().handles.push(0))
     }
 
     /// Roots a reference independently of scopes and threads.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # #[derive(Trace)]
+    /// # struct Node { key: u64, next: Field<Node> }
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let node = cx.alloc(Node { key: 1, next: Field::null() })?;
+    /// let root: Root<Node> = cx.global(node.get(cx)); // may outlive scope and thread
+    /// assert_eq!(root.get(cx).key, 1);
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn global<T: Object + ?Sized>(&self, gc: Gc<'_, T>) -> Root<T> {
         Root::new(self.heap(), gc)
     }
 
     /// Does what the collector wants of this thread, if it wants something. Loops without allocation
     /// should call it now and then: everyone waits for the slowest.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let mut sum = 0u64;
+    /// for number in 0..100_000u64 {
+    ///     sum = sum.wrapping_add(number * number);
+    ///     if number % 1024 == 0 {
+    ///         cx.safepoint();
+    ///     }
+    /// }
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     #[inline(always)]
     pub fn safepoint(&mut self) {
         if self.slot().polled() {
@@ -310,6 +452,17 @@ impl<'s> Scope<'s> {
 
     /// Runs `f`, which cannot touch the heap, while this thread counts as stopped: for I/O, sleeping,
     /// joining.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let thread = std::thread::spawn(|| 6 * 7);
+    /// let answer = cx.blocking(|| thread.join()); // collections go on meanwhile
+    /// assert_eq!(answer.ok(), Some(42));
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn blocking<R: Send>(&mut self, f: impl FnOnce() -> R + Send) -> R {
         struct Unblock<'a>(&'a Heap, &'a Arc<Slot<Mutator>>);
         impl Drop for Unblock<'_> {
@@ -329,6 +482,16 @@ impl<'s> Scope<'s> {
     }
 
     /// Collects now and waits for the end of the cycle.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let before = cx.collect().cycle;
+    /// assert_eq!(cx.collect().cycle, before + 1);
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn collect(&mut self) -> CycleSummary {
         self.collect_because(Cause::Explicit)
     }
@@ -354,6 +517,22 @@ impl Drop for Close {
 }
 
 /// A stretch that cannot collect, with memory set aside. Derefs to the scope, for loads and stores.
+///
+/// ```
+/// # use firn::*;
+/// #[derive(Trace)]
+/// struct Text { bytes: Field<DataArray<u8>> }
+/// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+/// # heap.attach(|cx| {
+/// let bytes = NoGc::size_of::<Text>() + NoGc::size_of_data::<u8>(5);
+/// let nogc = cx.reserve(bytes)?; // may collect here, and only here
+/// let bytes = nogc.alloc_data::<u8>(5);
+/// bytes.copy_from(0, b"hello");
+/// let text = nogc.alloc(Text { bytes: Field::null() });
+/// text.bytes.store(&nogc, Some(bytes)); // both are `Gc`s: no root is needed in between
+/// # Ok::<_, OutOfMemory>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 pub struct NoGc<'a, 's> {
     scope: &'a mut Scope<'s>,
     left: Cell<usize>,

@@ -83,6 +83,21 @@ pub unsafe trait Trace: HeapField + Sized {
 /// A struct that begins with a value of another, so that a reference to it can stand for a reference to
 /// that: `#[derive(Trace)] #[trace(extends)] #[repr(C)] struct Derived { base: Base, ... }`.
 ///
+/// ```
+/// use firn::{Field, Trace};
+///
+/// #[derive(Trace)]
+/// struct Shape { id: u64 }
+///
+/// #[derive(Trace)]
+/// #[trace(extends)]
+/// #[repr(C)]
+/// struct Circle { shape: Shape, radius: f64 }
+///
+/// #[derive(Trace)]
+/// struct Drawing { shape: Field<Shape> } // holds circles, too: `circle.upcast()`
+/// ```
+///
 /// # Safety
 /// A `Base` lies at offset 0 of every value of the type. The derive checks it.
 pub unsafe trait Extends<Base: Trace>: Trace {}

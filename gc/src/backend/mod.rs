@@ -142,7 +142,8 @@ fn move_or_copy(
 ) -> Installed {
     let bytes = space.geometry.page;
     let mut done = installer.move_run(dst, src, pages);
-    for bit in (0..pages).filter(|bit| done.refused >> bit & 1 != 0) {
+    let refused = done.refused;
+    for bit in (0..pages).filter(|bit| refused >> bit & 1 != 0) {
         let copied = installer.copy(dst + bit * bytes, src + bit * bytes, 1);
         space.commit_regardless(copied.published as usize);
         if copied.published == 0 {
