@@ -12,9 +12,10 @@
 //! and switches the barrier off. Its work is one buffer for each mutator, whatever the heap's size or the
 //! rate of mutation.
 //!
-//! **The loop.** References are queued unmarked and unvisited; before one is looked at, it spends some turns
-//! in a short ring while its header and its bitmap entry are being fetched. That is worth more than the few
-//! objects that are queued twice. With one marker there are no atomic read-modify-writes.
+//! **The loop.** An object is claimed by its first mark bit when a reference to it is found, and queued by the
+//! claimer; before its header is looked at (for the size, hence the last bit, and the slots) it spends some
+//! turns in a short ring while the header is being fetched. With one marker there are no atomic
+//! read-modify-writes.
 
 use crate::core::Core;
 use crate::segments::{CAPACITY, Segment};
@@ -93,7 +94,7 @@ impl Marker {
             marked_bytes: core.late_page() * page,
         };
         loop {
-            if self.stack.is_empty() && !self.refill(core) {
+            if self.stack.is_empty() && !self.refill::<SHARED>(core, scope) {
                 if markers == 1 || !self.wait(core, shared, markers) {
                     return;
                 }
@@ -104,11 +105,19 @@ impl Marker {
     }
 
     /// Takes a queued segment into the local stack.
-    fn refill(&mut self, core: &Core) -> bool {
-        let Some((segment, len)) = core.segments.take() else { return false };
+    fn refill<const SHARED: bool>(&mut self, core: &Core, scope: Scope<'_>) -> bool {
+        let Some((segment, len, claimed)) = core.segments.take() else { return false };
         // SAFETY: this thread holds the segment, whose first `len` words were written.
         let words = unsafe { std::slice::from_raw_parts(core.segments.words(&segment), len) };
-        self.stack.extend_from_slice(words);
+        if claimed {
+            self.stack.extend_from_slice(words);
+        } else {
+            let fresh = |address: &u64| {
+                let word = (*address as usize - scope.base) / WORD;
+                scope.space.blocks.mark_start::<SHARED>(word)
+            };
+            self.stack.extend(words.iter().copied().filter(fresh));
+        }
         core.segments.release(segment);
         true
     }
@@ -139,7 +148,6 @@ impl Marker {
             let ready = std::mem::take(&mut ring[place]);
             if let Some(next) = self.stack.pop() {
                 prefetch(next as *const u8);
-                scope.space.blocks.prefetch((next as usize - scope.base) / WORD);
                 ring[place] = next;
                 waiting += 1;
             }
@@ -160,13 +168,10 @@ impl Marker {
         }
     }
 
-    /// Marks one object and queues what it refers to.
+    /// Completes the mark of a claimed object and queues what it refers to.
     #[inline(always)]
     fn visit<const SHARED: bool>(&mut self, scope: Scope<'_>, address: u64) {
         let word = (address as usize - scope.base) / WORD;
-        if scope.space.blocks.is_marked(word) {
-            return;
-        }
         // SAFETY: a reference found in the heap or the roots leads to an object; headers never change.
         let header = Header(unsafe { (address as *const u64).read() });
         if header.layout() == LayoutId(0) {
@@ -175,9 +180,7 @@ impl Marker {
         // SAFETY: the header is an object's.
         let descriptor = unsafe { scope.space.layouts.get_unchecked(header.layout()) };
         let words = descriptor.words(header);
-        if !scope.space.blocks.mark::<SHARED>(word, words) {
-            return;
-        }
+        scope.space.blocks.mark_end::<SHARED>(word + words - 1);
         self.objects += 1;
         if descriptor.is_leaf() {
             return;
@@ -188,21 +191,21 @@ impl Marker {
             // that the header of an object published after the snapshot is seen too.
             let value = unsafe { &*slots.add(index) }.load(Ordering::Acquire);
             match slot {
-                Slot::Ref => self.consider(scope, value),
+                Slot::Ref => self.consider::<SHARED>(scope, value),
                 Slot::Tagged if descriptor.rule().is_reference(value) => {
-                    self.consider(scope, descriptor.rule().address_of(value));
+                    self.consider::<SHARED>(scope, descriptor.rule().address_of(value));
                 }
                 Slot::Tagged => {}
             }
         });
     }
 
+    /// Claims an object by its first mark bit, and queues it if it was unmarked: each object is queued once.
     #[inline(always)]
-    fn consider(&mut self, scope: Scope<'_>, address: u64) {
+    fn consider<const SHARED: bool>(&mut self, scope: Scope<'_>, address: u64) {
         if scope.covers(address) {
-            // Most references lead to objects that are marked already; the entry of a neighbour is
-            // often in the cache, and what is not queued need not be fetched twice.
-            if scope.space.blocks.is_marked((address as usize - scope.base) / WORD) {
+            let word = (address as usize - scope.base) / WORD;
+            if !scope.space.blocks.mark_start::<SHARED>(word) {
                 return;
             }
             if self.stack.len() >= LOCAL {
@@ -226,7 +229,7 @@ impl Marker {
             std::ptr::copy_nonoverlapping(self.stack.as_ptr().add(keep), words, CAPACITY);
         }
         self.stack.truncate(keep);
-        core.segments.submit(segment, CAPACITY);
+        core.segments.submit(segment, CAPACITY, true);
     }
 }
 
@@ -270,7 +273,7 @@ impl<'a> RootQueue<'a> {
 
     fn flush(&mut self) {
         if let Some(segment) = self.segment.take() {
-            self.core.segments.submit(segment, std::mem::take(&mut self.len));
+            self.core.segments.submit(segment, std::mem::take(&mut self.len), false);
         }
     }
 }

@@ -92,7 +92,7 @@ impl MutatorLocal {
         let Some(segment) = self.log.take() else { return false };
         let len = std::mem::take(&mut self.log_len);
         if len > 0 {
-            segments.submit(segment, len);
+            segments.submit(segment, len, false);
         } else {
             segments.release(segment);
         }

@@ -68,19 +68,20 @@ impl Segments {
         self.push(&self.free, segment);
     }
 
-    /// Queues the first `len` addresses of a segment.
-    pub fn submit(&self, segment: Segment, len: usize) {
+    /// Queues the first `len` addresses of a segment; `claimed` if their first mark bits are set already.
+    pub fn submit(&self, segment: Segment, len: usize, claimed: bool) {
+        let word = (len as u64) << 1 | claimed as u64;
         // SAFETY: the holder owns the segment, and it has `WORDS` words.
-        unsafe { self.words(&segment).add(CAPACITY).write(len as u64) };
+        unsafe { self.words(&segment).add(CAPACITY).write(word) };
         self.push(&self.full, segment);
     }
 
-    /// Takes a queued segment and the number of addresses in it.
-    pub fn take(&self) -> Option<(Segment, usize)> {
+    /// Takes a queued segment, the number of addresses in it, and whether they are claimed.
+    pub fn take(&self) -> Option<(Segment, usize, bool)> {
         let segment = self.pop(&self.full)?;
         // SAFETY: as in `submit`.
-        let len = unsafe { self.words(&segment).add(CAPACITY).read() } as usize;
-        Some((segment, len))
+        let word = unsafe { self.words(&segment).add(CAPACITY).read() };
+        Some((segment, (word >> 1) as usize, word & 1 != 0))
     }
 
     /// Whether nothing is queued.
@@ -151,8 +152,8 @@ mod tests {
                         let segment = segments.acquire();
                         // SAFETY: this thread holds the segment.
                         unsafe { segments.words(&segment).write(thread * 5_000 + turn) };
-                        segments.submit(segment, 1);
-                        if let Some((segment, len)) = segments.take() {
+                        segments.submit(segment, 1, false);
+                        if let Some((segment, len, _)) = segments.take() {
                             assert_eq!(len, 1);
                             // SAFETY: this thread holds the segment.
                             let value = unsafe { segments.words(&segment).read() };
@@ -163,7 +164,7 @@ mod tests {
                 });
             }
         });
-        while let Some((segment, _)) = segments.take() {
+        while let Some((segment, ..)) = segments.take() {
             // SAFETY: this thread holds the segment.
             sum.fetch_add(unsafe { segments.words(&segment).read() }, Ordering::Relaxed);
         }

@@ -163,22 +163,30 @@ impl BlockTable {
         self.entry(word / BLOCK_WORDS).bits.load(Ordering::Relaxed) >> (word % BLOCK_WORDS) & 1 != 0
     }
 
-    /// Marks the object of `words` words that starts at word `word`; returns whether it was unmarked.
+    /// Sets the first bit of the object that starts at word `word`; returns whether it was unmarked. Whoever
+    /// gets true must complete the mark by [`BlockTable::mark_end`].
     ///
     /// With `SHARED` false the caller must be the only one that marks: it saves the bus lock.
     #[inline(always)]
+    pub fn mark_start<const SHARED: bool>(&self, word: usize) -> bool {
+        let bit = 1u64 << (word % BLOCK_WORDS);
+        set::<SHARED>(&self.entry(word / BLOCK_WORDS).bits, bit) & bit == 0
+    }
+
+    /// Sets the last bit, at word `last`, of an object whose first one this thread has set.
+    #[inline(always)]
+    pub fn mark_end<const SHARED: bool>(&self, last: usize) {
+        set::<SHARED>(&self.entry(last / BLOCK_WORDS).bits, 1u64 << (last % BLOCK_WORDS));
+    }
+
+    /// Marks the object of `words` words that starts at word `word`; returns whether it was unmarked.
+    #[inline(always)]
     pub fn mark<const SHARED: bool>(&self, word: usize, words: usize) -> bool {
-        let last = word + words - 1;
-        let (first_bit, last_bit) = (1u64 << (word % BLOCK_WORDS), 1u64 << (last % BLOCK_WORDS));
-        let entry = self.entry(word / BLOCK_WORDS);
-        if word / BLOCK_WORDS == last / BLOCK_WORDS {
-            set::<SHARED>(&entry.bits, first_bit | last_bit) & first_bit == 0
-        } else if set::<SHARED>(&entry.bits, first_bit) & first_bit == 0 {
-            set::<SHARED>(&self.entry(last / BLOCK_WORDS).bits, last_bit);
-            true
-        } else {
-            false
+        let fresh = self.mark_start::<SHARED>(word);
+        if fresh {
+            self.mark_end::<SHARED>(word + words - 1);
         }
+        fresh
     }
 
     /// Writes a block's metadata. Only the plan does, before the flip.

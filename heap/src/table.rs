@@ -6,7 +6,7 @@
 //! moves or shrinks, so the fault handler may read it. Resetting is done by storing zeroes to the used
 //! part, not by giving pages back: that would fault them in again in the next cycle.
 
-use crate::sys::map::{MapError, Reservation};
+use crate::sys::map::{Advice, MapError, Reservation, advise};
 use std::marker::PhantomData;
 use std::ops::Deref;
 
@@ -24,6 +24,9 @@ unsafe impl Zeroed for std::sync::atomic::AtomicU32 {}
 unsafe impl Zeroed for std::sync::atomic::AtomicU16 {}
 // SAFETY: as above.
 unsafe impl Zeroed for std::sync::atomic::AtomicU8 {}
+
+/// Tables of at least this many bytes ask for huge pages.
+const HUGE: usize = 2 << 20;
 
 /// A fixed-length array of zero-initialised entries in its own reservation.
 ///
@@ -46,7 +49,14 @@ impl<T: Zeroed> Table<T> {
     pub fn new(len: usize, name: &str) -> Result<Table<T>, MapError> {
         let page = crate::sys::page_size();
         let bytes = (len.max(1) * size_of::<T>()).next_multiple_of(page);
-        let memory = Reservation::anonymous(bytes, page.max(align_of::<T>()), name)?;
+        let align = if bytes >= HUGE { HUGE } else { page.max(align_of::<T>()) };
+        let memory = Reservation::anonymous(bytes, align, name)?;
+        if bytes >= HUGE {
+            // Tables are read at random, in the fault handler too: with small pages the processor's
+            // address translation would miss on most reads. A refusal costs only that.
+            // SAFETY: touches no contents.
+            let _ = unsafe { advise(memory.base(), bytes, Advice::Hugepage) };
+        }
         Ok(Table { memory, len, entries: PhantomData })
     }
 

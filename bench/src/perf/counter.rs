@@ -19,9 +19,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use super::Unavailable;
 use super::event::{Event, Mode, Target};
 use super::tracefs::{Format, Tracefs};
+use super::{Unavailable, recorder};
 
 /// Which kernels have the lock's events.
 pub(super) const NEEDS: &str = "Linux 5.11 or newer with CONFIG_TRACING";
@@ -36,6 +36,10 @@ pub struct LockCounts {
     pub write: u64,
     /// Of those for writing, turned into one for reading before the release.
     pub downgraded: u64,
+    /// Acquisitions that met the lock taken and waited in the kernel's slow path, of our own address
+    /// space's lock. A writer that spins until it is free is not among them. `None` where this cannot be
+    /// known: it needs Linux 5.19, the kernel's type information, and the right to record events.
+    pub contended: Option<u64>,
     /// Attempts that did not wait and failed (the kernel falls back to a per-VMA lock or retries).
     pub failed: u64,
 }
@@ -46,7 +50,7 @@ pub struct LockCounter {
     threads: Vec<ThreadEvents>,
 }
 
-/// The five events of one thread, a group: they are enabled at one moment.
+/// The events of one thread, a group: they are enabled at one moment.
 #[derive(Debug)]
 struct ThreadEvents {
     write: Event,
@@ -55,11 +59,13 @@ struct ThreadEvents {
     failed: Event,
     /// Failed attempts for reading, which are among the starts.
     failed_reads: Event,
+    contended: Option<Event>,
 }
 
 struct Formats {
     acquired: Format,
     starting: Format,
+    contention: Option<(Format, String)>,
 }
 
 /// How often a changing list of threads is read before giving up.
@@ -143,6 +149,9 @@ impl LockCounter {
             sum.read += starts.saturating_sub(failed);
             sum.downgraded += (acquired + failed).saturating_sub(starts);
             sum.failed += t.failed.count()?;
+            if let Some(contended) = &t.contended {
+                *sum.contended.get_or_insert(0) += contended.count()?;
+            }
         }
         Ok(sum)
     }
@@ -166,21 +175,23 @@ impl Formats {
         acquired.field("write", 1)?;
         acquired.field("success", 1)?;
         starting.field("write", 1)?;
-        Ok(Formats { acquired, starting })
+        Ok(Formats { acquired, starting, contention: recorder::own_contention() })
     }
 }
 
 impl ThreadEvents {
     fn open(formats: &Formats, target: Target) -> Result<ThreadEvents, Unavailable> {
-        let Formats { acquired, starting } = formats;
+        let Formats { acquired, starting, contention } = formats;
         let write = Event::open(acquired, target, Mode::Count, None, "write == 1 && success == 1")?;
-        let member =
-            |format, filter| Event::open(format, target, Mode::Count, Some(&write), filter);
+        let member = |format: &Format, filter: &str| {
+            Event::open(format, target, Mode::Count, Some(&write), filter)
+        };
         Ok(ThreadEvents {
             read: member(acquired, "write == 0 && success == 1")?,
             read_starts: member(starting, "write == 0")?,
             failed: member(acquired, "success == 0")?,
             failed_reads: member(acquired, "write == 0 && success == 0")?,
+            contended: contention.as_ref().map(|(f, filter)| member(f, filter)).transpose()?,
             write,
         })
     }

@@ -48,7 +48,9 @@ const SAMPLE_RAW: u64 = 1 << 1 | 1 << 2 | 1 << 7 | 1 << 10;
 const SAMPLE_CALLCHAIN: u64 = 1 << 5;
 const FLAG_DISABLED: u64 = 1 << 0;
 const FLAG_INHERIT: u64 = 1 << 1;
+const FLAG_COMM: u64 = 1 << 9;
 const FLAG_WATERMARK: u64 = 1 << 14;
+const FLAG_SAMPLE_ID_ALL: u64 = 1 << 18;
 const FLAG_NO_USER_CHAIN: u64 = 1 << 22;
 const FLAG_USE_CLOCKID: u64 = 1 << 25;
 /// Only threads inherit, not child processes (5.13 or newer).
@@ -83,6 +85,8 @@ pub enum Mode {
     Record {
         /// Whether the kernel's call chain is recorded too, at ten times the cost.
         callchain: bool,
+        /// Whether new names of threads (of any process) are recorded too.
+        names: bool,
         /// Bytes that wake the reader.
         wakeup_bytes: u32,
     },
@@ -125,10 +129,13 @@ impl Event {
             }
             Target::Cpu(cpu) => (-1, cpu),
         };
-        if let Mode::Record { callchain, wakeup_bytes } = mode {
+        if let Mode::Record { callchain, names, wakeup_bytes } = mode {
             attr.sample_period = 1;
             attr.sample_type = SAMPLE_RAW;
-            attr.flags |= FLAG_WATERMARK | FLAG_USE_CLOCKID;
+            attr.flags |= FLAG_WATERMARK | FLAG_USE_CLOCKID | FLAG_SAMPLE_ID_ALL;
+            if names {
+                attr.flags |= FLAG_COMM;
+            }
             attr.wakeup = wakeup_bytes;
             attr.clockid = libc::CLOCK_MONOTONIC;
             if callchain {

@@ -103,7 +103,7 @@ mod tests {
         }
         a.merge(&b);
         assert_eq!(a, all);
-        assert_eq!(a.count, a.buckets.iter().sum());
+        assert_eq!(a.count, a.buckets.iter().sum::<u64>());
         assert_eq!(a.mean(), Some(2_000_071_508.0 / 5.0));
         assert_eq!(Decades::default().mean(), None);
     }

@@ -23,14 +23,14 @@
 pub mod btf;
 pub mod counter;
 pub mod event;
-// pub mod histogram;
-// pub mod pair;
-// pub mod record;
-// pub mod recorder;
-// pub mod ring;
+pub mod histogram;
+pub mod pair;
+pub mod record;
+pub mod recorder;
+pub mod ring;
 pub mod tracefs;
 mod unavailable;
 
 pub use counter::{LockCounter, LockCounts};
-// pub use recorder::{LockRecorder, LockReport};
+pub use recorder::{LockRecorder, LockReport};
 pub use unavailable::Unavailable;

@@ -257,8 +257,12 @@ mod tests {
 
     #[test]
     fn a_downgrade_ends_the_hold_for_writing_and_is_no_acquisition() {
-        let (spans, pairing) =
-            paired(&[(0, 1, MM, START_W), (5, 1, MM, GOT_W), (50, 1, MM, GOT_R), (900, 1, MM, REL_R)]);
+        let (spans, pairing) = paired(&[
+            (0, 1, MM, START_W),
+            (5, 1, MM, GOT_W),
+            (50, 1, MM, GOT_R),
+            (900, 1, MM, REL_R),
+        ]);
         assert_eq!(spans.len(), 2);
         assert_eq!((spans[0].write, spans[0].released), (true, 50));
         assert_eq!((spans[1].write, spans[1].start, spans[1].released), (false, 50, 900));

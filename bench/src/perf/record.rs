@@ -130,8 +130,14 @@ mod tests {
     }
 
     fn id(pid: u32, tid: u32, time: u64, cpu: u32) -> Vec<u8> {
-        [&pid.to_ne_bytes()[..], &tid.to_ne_bytes(), &time.to_ne_bytes(), &cpu.to_ne_bytes(), &[0; 4]]
-            .concat()
+        [
+            &pid.to_ne_bytes()[..],
+            &tid.to_ne_bytes(),
+            &time.to_ne_bytes(),
+            &cpu.to_ne_bytes(),
+            &[0; 4],
+        ]
+        .concat()
     }
 
     #[test]
@@ -148,7 +154,8 @@ mod tests {
 
     #[test]
     fn losses_have_their_time_and_names_their_thread() {
-        let lost = record(TYPE_LOST, &[&5u64.to_ne_bytes(), &42u64.to_ne_bytes(), &id(1, 2, 77, 0)]);
+        let lost =
+            record(TYPE_LOST, &[&5u64.to_ne_bytes(), &42u64.to_ne_bytes(), &id(1, 2, 77, 0)]);
         assert_eq!(parse(&lost, false), Some(Record::Lost { lost: 42, time: 77 }));
         let who = [7u32, 8].map(u32::to_ne_bytes).concat();
         let comm = record(TYPE_COMM, &[&who, b"Mutator-1\0\0\0\0\0\0\0", &id(7, 8, 1, 0)]);

@@ -86,7 +86,7 @@ impl Unavailable {
                      kernel.perf_event_paranoid=-1` (it is {now})"
                 )
             }
-            Errno::EMFILE => "five files are open for each thread: raise `ulimit -n`".to_owned(),
+            Errno::EMFILE => "six files are open for each thread: raise `ulimit -n`".to_owned(),
             Errno::ENOSYS => {
                 "this kernel was built without CONFIG_PERF_EVENTS, or a seccomp filter refuses the \
                  call: run outside the sandbox"

@@ -6,7 +6,7 @@
 //!
 //! What each takes of the kernel's `mmap_lock` decides where it may be used. Reserving, dropping a
 //! reservation, [`protect`], [`remap_dontunmap`] and the advices that set a flag of the mapping
-//! (`NoHugepage`, `DontFork`, `DontDump`) take it for writing: they do not belong into a collection
+//! (`NoHugepage`, `Hugepage`, `DontFork`, `DontDump`) take it for writing: they do not belong into a collection
 //! cycle that promises not to. Populating, `Remove` and [`resident_pages`] take it for reading;
 //! so do `DontNeed` and `Free` before 6.17, or on a range registered with userfaultfd.
 
@@ -256,6 +256,8 @@ pub enum Advice {
     Free,
     /// No transparent huge pages here.
     NoHugepage,
+    /// Use transparent huge pages here where possible.
+    Hugepage,
     /// A child of fork does not get this range.
     DontFork,
     /// Make all pages present and writable (5.14 or newer). `EFAULT` where a page is missing in a
@@ -275,6 +277,7 @@ impl Advice {
             Advice::DontNeed => libc::MADV_DONTNEED,
             Advice::Free => libc::MADV_FREE,
             Advice::NoHugepage => libc::MADV_NOHUGEPAGE,
+            Advice::Hugepage => libc::MADV_HUGEPAGE,
             Advice::DontFork => libc::MADV_DONTFORK,
             Advice::PopulateWrite => libc::MADV_POPULATE_WRITE,
             Advice::PopulateRead => libc::MADV_POPULATE_READ,

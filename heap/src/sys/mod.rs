@@ -13,6 +13,7 @@
 pub mod errno;
 pub mod futex;
 pub mod map;
+pub mod ops;
 pub mod probe;
 pub mod rss;
 pub mod signal;

@@ -1,0 +1,108 @@
+//! Recording against operations whose locks are known, on the real kernel. Where the machine refuses
+//! the events, each test says what is missing and stops.
+
+use std::thread;
+
+use super::super::counter::LockCounter;
+use super::*;
+
+fn recorder() -> Option<LockRecorder> {
+    LockRecorder::start(Options::default()).inspect_err(|e| println!("skipped: {e}")).ok()
+}
+
+/// The figures of the one thread with this name.
+fn named<'a>(report: &'a LockReport, name: &str) -> &'a ThreadLocks {
+    let mut with = report.threads.iter().filter(|t| t.name == name);
+    let found = with.next().unwrap_or_else(|| panic!("no thread {name} in {:?}", report.threads));
+    assert!(with.next().is_none(), "two threads {name}");
+    found
+}
+
+#[test]
+fn what_is_recorded_agrees_with_what_is_counted() {
+    let Some(recorder) = recorder() else { return };
+    let counts = thread::Builder::new()
+        .name("Agreement-7".into())
+        .spawn(|| {
+            let counter = LockCounter::this_thread().unwrap();
+            counter.resume().unwrap();
+            for _ in 0..200 {
+                drop(Reservation::anonymous(page_size(), page_size(), "firn: test").unwrap());
+            }
+            counter.pause().unwrap();
+            counter.counts().unwrap()
+        })
+        .unwrap()
+        .join()
+        .unwrap();
+    let report = recorder.stop();
+    assert_eq!((report.quality.lost, report.quality.damaged_bytes), (0, 0));
+    let stats = named(&report, "Agreement-7").stats;
+    assert!(counts.write >= 600 && counts.downgraded == 200, "{counts:?}");
+    // The thread's own beginning and end, and opening the counter, take locks that are not counted.
+    assert!(stats.write.wait.count >= counts.write, "{stats:?}, {counts:?}");
+    assert!(stats.write.wait.count < counts.write + 50, "{stats:?}, {counts:?}");
+    assert!((200..220).contains(&stats.downgraded), "{stats:?}");
+    assert_eq!(stats.write.hold.count, stats.write.wait.count);
+    let role = report.by_role().into_iter().find(|(r, _)| r == "Agreement").unwrap();
+    assert_eq!(role.1, stats);
+}
+
+#[test]
+fn a_long_hold_is_kept_with_the_thread_that_held_it_and_those_who_waited() {
+    let Some(recorder) = recorder() else { return };
+    let bytes = 256 << 20;
+    let start = clock::now();
+    let range = Reservation::anonymous(bytes, page_size(), "firn: test").unwrap();
+    for at in (range.base()..range.end()).step_by(page_size()) {
+        // SAFETY: memory of ours.
+        unsafe { (at as *mut u8).write_volatile(1) };
+    }
+    thread::Builder::new()
+        .name("Unmapper".into())
+        .spawn(move || drop(range))
+        .unwrap()
+        .join()
+        .unwrap();
+    let end = clock::now();
+    let report = recorder.stop();
+    let unmapper = named(&report, "Unmapper");
+    // Giving back that many pages holds the lock, after the downgrade for reading, for long.
+    let longest =
+        report.long.iter().filter(|s| s.tid == unmapper.tid).max_by_key(|s| s.released - s.start);
+    let span = longest.expect("a long hold");
+    assert!(!span.write && span.released - span.acquired >= 1_000_000, "{span:?}");
+    assert!(start <= span.start && span.start <= span.acquired && span.released <= end, "{span:?}");
+    assert_eq!(unmapper.stats.read.hold.max, span.released - span.acquired);
+}
+
+#[test]
+fn the_kernel_says_where_its_lock_lies() {
+    let Some((_, filter)) = own_contention() else {
+        println!("skipped: no type information, no contention event, or no right to use them");
+        return;
+    };
+    assert!(filter.starts_with("lock_addr == 0xffff"), "{filter}");
+}
+
+#[test]
+fn roles_are_names_without_numbers() {
+    for (name, expected) in [
+        ("Mutator-3", "Mutator"),
+        ("GcWorker-12", "GcWorker"),
+        ("HeapTaskDaemon", "HeapTaskDaemon"),
+        ("kworker/0:1", "kworker/0"),
+        ("-3", "-3"),
+        ("x-y", "x-y"),
+    ] {
+        assert_eq!(role(name), expected);
+    }
+}
+
+#[test]
+fn lists_of_processors_are_read_as_the_kernel_writes_them() {
+    assert_eq!(parse_cpus("0-1\n"), [0, 1]);
+    assert_eq!(parse_cpus("0,2-4,9\n"), [0, 2, 3, 4, 9]);
+    assert!(parse_cpus("").is_empty());
+    assert!(!online_cpus().is_empty());
+}
