@@ -10,9 +10,9 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::micro::{self, MicroArgs};
 use crate::doctor::{self, DoctorArgs};
 use crate::exit::{Exit, Failure};
+use crate::micro::{self, MicroArgs};
 use crate::progress::{Progress, Stop};
 use crate::stress::options::StressArgs;
 use crate::stress::report_json::Sink;

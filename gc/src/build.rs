@@ -346,7 +346,14 @@ impl<'a> Builder<'a> {
         }
         // SAFETY: the rest of the buffer's page.
         unsafe { buffer.add(filled).write_bytes(0, words - filled) };
-        self.fix_slid(start.layout, start.distance as usize, start.block, page_word, buffer, filled);
+        self.fix_slid(
+            start.layout,
+            start.distance as usize,
+            start.block,
+            page_word,
+            buffer,
+            filled,
+        );
     }
 
     #[inline(always)]

@@ -60,7 +60,10 @@ pub struct Compactor {
 impl Compactor {
     /// With room for a run.
     pub fn new(page: usize) -> Result<Compactor, MapError> {
-        Ok(Compactor { buffer: Reservation::anonymous(64 * page, page, "firn run buffer")?, staging: None })
+        Ok(Compactor {
+            buffer: Reservation::anonymous(64 * page, page, "firn run buffer")?,
+            staging: None,
+        })
     }
 
     /// Builds to-pages until none is left to take.
@@ -69,7 +72,8 @@ impl Compactor {
         let view = unsafe { core.view() };
         let slot = core.faults.worker(worker);
         let batch = core.config.batch;
-        for (cursor, end) in [(&shared.late, view.total_pages), (&shared.marked, view.marked_pages)] {
+        for (cursor, end) in [(&shared.late, view.total_pages), (&shared.marked, view.marked_pages)]
+        {
             loop {
                 // Relaxed: only uniqueness matters.
                 let first = cursor.fetch_add(batch, Ordering::Relaxed);
@@ -111,9 +115,8 @@ impl Compactor {
                 PageKind::Late(from) => PageKind::Late(from + step),
                 kind => kind,
             };
-            let same = |i: usize| {
-                claimed >> i & 1 != 0 && builder.kind(first + i) == expected(i - index)
-            };
+            let same =
+                |i: usize| claimed >> i & 1 != 0 && builder.kind(first + i) == expected(i - index);
             let run = (index..pages).take_while(|&i| same(i)).count();
             match kind {
                 PageKind::Empty => {
@@ -223,14 +226,8 @@ impl Core {
             unreachable!("only whole from-pages are moved in place")
         };
         let source = builder.from_address(from);
-        let done = self.backend.publish(
-            &self.space,
-            builder.view,
-            first,
-            source,
-            pages,
-            Source::InPlace,
-        );
+        let done =
+            self.backend.publish(&self.space, builder.view, first, source, pages, Source::InPlace);
         for index in 0..pages {
             let cell = StateCell(self.space.state(first + index));
             // Only who took the page away, or found it gone, knows that nothing is left to recycle; only

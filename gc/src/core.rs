@@ -15,10 +15,10 @@ use crate::safepoint::{Operations, Safepoints, Slot};
 use crate::segments::Segments;
 use firn_heap::layout::{Header, LayoutId};
 use firn_heap::space::Space;
+use firn_heap::sys::Errno;
 use firn_heap::sys::map::MapError;
 use firn_heap::sys::thread::{gettid, monotonic_ns};
 use firn_heap::sys::uffd::{OpenError, Userfaultfd};
-use firn_heap::sys::Errno;
 use firn_heap::tlab::{Chunk, record};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -397,7 +397,8 @@ impl Core {
     /// A chunk of up to `pages` pages (at most 64).
     fn chunk(&self, pages: usize) -> Option<Chunk> {
         let pages = pages.min(64);
-        if self.space.free_pages() == 0 && self.space.committed() >= self.space.geometry.limit_pages {
+        if self.space.free_pages() == 0 && self.space.committed() >= self.space.geometry.limit_pages
+        {
             return None;
         }
         let first = self.space.grab(pages)?;

@@ -36,8 +36,9 @@ impl Collector {
     ) -> Result<Collector, CoreError> {
         let count = core.config.workers;
         let page = core.space.geometry.page;
-        let workers = Workers::new(count, set_up)
-            .map_err(|error| CoreError::Unsupported(format!("cannot start a GC worker: {error}")))?;
+        let workers = Workers::new(count, set_up).map_err(|error| {
+            CoreError::Unsupported(format!("cannot start a GC worker: {error}"))
+        })?;
         let compactors = (0..count)
             .map(|_| Ok(Mutex::new(Compactor::new(page)?)))
             .collect::<Result<_, CoreError>>()?;

@@ -118,8 +118,7 @@ impl FaultDesk {
             for step in 0..SLOTS {
                 let slot = &self.slots[(hint + step) % SLOTS];
                 // Acquire: pairs with the release in `serve`.
-                let free =
-                    slot.busy.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
+                let free = slot.busy.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
                 if free.is_ok() {
                     return slot;
                 }
@@ -247,14 +246,8 @@ impl Core {
                 // SAFETY: a compaction is under way, the hazard covers the page, and the buffer is the
                 // slot's, which this thread holds.
                 unsafe { builder.build(page, slot.buffer as *mut u64) };
-                let done = self.backend.publish(
-                    &self.space,
-                    view,
-                    page,
-                    slot.buffer,
-                    1,
-                    Source::Buffer,
-                );
+                let done =
+                    self.backend.publish(&self.space, view, page, slot.buffer, 1, Source::Buffer);
                 cell.set_mapped();
                 slot.hazard.withdraw();
                 if done.published != 0 {

@@ -15,9 +15,9 @@
 //! | `ESRCH` | the process is ending: refused | the same |
 
 use crate::config::InstallKind;
-use firn_heap::sys::uffd::{Outcome, Userfaultfd};
 use firn_heap::sys::Errno;
 use firn_heap::sys::map::Reservation;
+use firn_heap::sys::uffd::{Outcome, Userfaultfd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Errors that are counted one by one; any other shares the last place.
@@ -169,7 +169,8 @@ pub fn move_works(uffd: &Userfaultfd) -> bool {
     unsafe { (from.base() as *mut u64).write_volatile(42) };
     let outcome = uffd.move_pages(to.base(), from.base(), page, false, false);
     // SAFETY: read only if the move succeeded, so that the page is present.
-    let moved = outcome.error.is_none() && unsafe { (to.base() as *const u64).read_volatile() } == 42;
+    let moved =
+        outcome.error.is_none() && unsafe { (to.base() as *const u64).read_volatile() } == 42;
     let _ = uffd.unregister(to.base(), page);
     moved
 }

@@ -236,7 +236,9 @@ impl Marker {
 #[cold]
 #[inline(never)]
 fn missing_object(address: u64, header: Header) -> ! {
-    panic!("the reference {address:#x} leads to no object (header {header:?}): a root was missed, or memory was overwritten")
+    panic!(
+        "the reference {address:#x} leads to no object (header {header:?}): a root was missed, or memory was overwritten"
+    )
 }
 
 /// Collects root addresses into segments.

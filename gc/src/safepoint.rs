@@ -204,13 +204,7 @@ impl<O: Operations> Safepoints<O> {
         }
     }
 
-    fn finish_after(
-        &self,
-        ops: &O,
-        state: Guard<'_, O>,
-        op: O::Op,
-        slot: &Arc<Slot<O::Mutator>>,
-    ) {
+    fn finish_after(&self, ops: &O, state: Guard<'_, O>, op: O::Op, slot: &Arc<Slot<O::Mutator>>) {
         let index = Self::index(&state, slot);
         if state.entries[index].after_due {
             drop(state);

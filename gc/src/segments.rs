@@ -104,12 +104,7 @@ impl Segments {
             self.next[index as usize].store(head as u32, Ordering::Relaxed);
             let new = (head >> 32).wrapping_add(1) << 32 | (index as u64 + 1);
             // AcqRel: the release pairs with the acquire in `pop`; contents and link are visible.
-            match stack.head.compare_exchange_weak(
-                head,
-                new,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
+            match stack.head.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => head = now,
             }
@@ -123,12 +118,7 @@ impl Segments {
             let index = (head as u32).checked_sub(1)?;
             let next = self.next[index as usize].load(Ordering::Relaxed);
             let new = (head >> 32).wrapping_add(1) << 32 | next as u64;
-            match stack.head.compare_exchange_weak(
-                head,
-                new,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
+            match stack.head.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(Segment(index)),
                 Err(now) => head = now,
             }

@@ -18,18 +18,21 @@ pub struct Workers(Vec<Worker>);
 
 impl Workers {
     /// Starts `count - 1` threads; `set_up` runs first on each.
-    pub fn new(count: usize, set_up: impl Fn() + Send + Clone + 'static) -> std::io::Result<Workers> {
+    pub fn new(
+        count: usize,
+        set_up: impl Fn() + Send + Clone + 'static,
+    ) -> std::io::Result<Workers> {
         let start = |index: usize| {
             let (jobs, inbox) = channel::<Option<Job<'static>>>();
             let (outbox, done) = channel();
             let set_up = set_up.clone();
-            let thread = std::thread::Builder::new()
-                .name(format!("GcWorker-{index}"))
-                .spawn(move || {
+            let thread =
+                std::thread::Builder::new().name(format!("GcWorker-{index}")).spawn(move || {
                     set_up();
                     while let Ok(Some(job)) = inbox.recv() {
                         // A collector thread that panics leaves the heap half moved: nothing can go on.
-                        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(index)));
+                        let result =
+                            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(index)));
                         if result.is_err() {
                             std::process::abort();
                         }

@@ -8,11 +8,11 @@
 //! is first fit under a lock: large objects are rare, and the lock is never held across a kernel call
 //! or a sweep. Pages given back read as zeroes when used again.
 
+use crate::WORD;
 use crate::layout::{Header, LayoutTable};
 use crate::space::Geometry;
 use crate::sys::map::{Advice, MapError, Reservation, advise};
 use crate::table::Table;
-use crate::WORD;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
@@ -193,6 +193,10 @@ mod tests {
         assert_eq!(again, a);
         // SAFETY: as above.
         assert_eq!(unsafe { (a as *const u64).add(1).read() }, 0);
-        assert_eq!(space.sweep(&layouts), (pages, pages), "b lost its mark, `again` was born with one");
+        assert_eq!(
+            space.sweep(&layouts),
+            (pages, pages),
+            "b lost its mark, `again` was born with one"
+        );
     }
 }

@@ -92,9 +92,7 @@ impl StateCell<'_> {
 
     fn change(&self, from: PageState, to: PageState) -> bool {
         // SeqCst: pairs with `get` after a hazard was announced, and with `Hazard::announce`.
-        self.0
-            .compare_exchange(from as u8, to as u8, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
+        self.0.compare_exchange(from as u8, to as u8, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Missing → Claimed; true if this thread is now its owner.

@@ -157,12 +157,8 @@ impl PagePool {
                 continue;
             }
             // Acquire: pairs with the release in `put_mask`.
-            let full = self.free[word].compare_exchange(
-                u64::MAX,
-                0,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            );
+            let full =
+                self.free[word].compare_exchange(u64::MAX, 0, Ordering::Acquire, Ordering::Relaxed);
             if full.is_ok() {
                 let zeroed = self.zeroed[word].load(Ordering::Relaxed);
                 self.count.fetch_sub(RUN, Ordering::Relaxed);

@@ -130,11 +130,7 @@ impl Range {
             // SAFETY: neither advice touches contents. A refusal (a kernel without THP) is harmless.
             let _ = unsafe { advise(memory.base(), bytes, advice) };
         }
-        Ok(Range {
-            memory,
-            pool: PagePool::new(geometry.pages)?,
-            alias,
-        })
+        Ok(Range { memory, pool: PagePool::new(geometry.pages)?, alias })
     }
 
     /// First address.
@@ -267,7 +263,8 @@ impl Space {
             + self.parking.pool.bytes()
             + self.large.table_bytes();
         // The tables are as long as the ranges, which have slack; only entries of pages in use count.
-        (per_capacity as u128 * self.geometry.limit_pages as u128 / self.geometry.pages as u128) as usize
+        (per_capacity as u128 * self.geometry.limit_pages as u128 / self.geometry.pages as u128)
+            as usize
     }
 
     /// Index of the current range.
@@ -338,13 +335,16 @@ impl Space {
     pub fn start(&self, page: usize) -> PageStart {
         // Relaxed: written by the plan; the flip orders it.
         let word = self.starts[page].load(Ordering::Relaxed);
-        PageStart { block: (word >> 32) as usize, layout: (word >> 16) as u16, distance: word as u16 }
+        PageStart {
+            block: (word >> 32) as usize,
+            layout: (word >> 16) as u16,
+            distance: word as u16,
+        }
     }
 
     /// Writes where to-page `page`'s content begins. Only the plan does.
     pub fn set_start(&self, page: usize, start: PageStart) {
-        let word =
-            (start.block as u64) << 32 | (start.layout as u64) << 16 | start.distance as u64;
+        let word = (start.block as u64) << 32 | (start.layout as u64) << 16 | start.distance as u64;
         self.starts[page].store(word, Ordering::Relaxed);
     }
 
@@ -362,12 +362,8 @@ impl Space {
     /// Takes the last `pages` handed-out pages back, if nobody has been handed any since.
     pub fn ungrab(&self, first: usize, pages: usize) {
         // AcqRel: pairs with `grab`. A failure only wastes addresses until the next cycle.
-        let _ = self.top.compare_exchange(
-            first + pages,
-            first,
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
+        let _ =
+            self.top.compare_exchange(first + pages, first, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Takes `pages` pages from the budget, if it has them.

@@ -13,6 +13,20 @@ mod sealed {
 use sealed::Sealed;
 
 /// Whatever a [`Gc`] can refer to: [`Trace`] structs and the array types. Sealed.
+///
+/// ```
+/// # use firn::*;
+/// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+/// # heap.attach(|cx| {
+/// fn identity<T: Object + ?Sized>(gc: Gc<'_, T>) -> usize {
+///     gc.address_now()
+/// }
+/// let bytes = cx.alloc_data::<u8>(3)?;
+/// let table = cx.alloc_refs::<DataArray<u8>>(3)?;
+/// assert_ne!(identity(bytes.get(cx)), identity(table.get(cx)));
+/// # Ok::<_, OutOfMemory>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 pub trait Object: Sealed + Send + Sync + 'static {
     /// The layout id in the scope's heap.
     #[doc(hidden)]
@@ -229,6 +243,20 @@ impl<'m, R: WordRule> Gc<'m, TaggedArray<R>> {
 }
 
 /// Element types of data arrays.
+///
+/// ```
+/// # use firn::*;
+/// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+/// # heap.attach(|cx| {
+/// fn fill<E: Plain>(array: Gc<'_, DataArray<E>>, value: E) {
+///     (0..array.len()).for_each(|index| array.set(index, value));
+/// }
+/// let numbers = cx.alloc_data::<u32>(10)?.get(cx);
+/// fill(numbers, 7);
+/// assert_eq!(numbers.get(9), 7);
+/// # Ok::<_, OutOfMemory>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Safety
 /// Any bit pattern must be a valid value, and the size 1, 2, 4 or 8 bytes; `load` and `store` must be single

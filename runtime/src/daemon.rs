@@ -14,6 +14,7 @@ use firn_gc::cycle::Collector;
 use firn_gc::events::{Cause, CycleSummary};
 use firn_gc::floor::Floors;
 use std::collections::BinaryHeap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -111,8 +112,13 @@ impl Daemon {
             move || {
                 schedule();
                 let _ = ready.send(());
-                Loop { collector, shared, policy, options, queue: BinaryHeap::new(), serial: 0 }
-                    .run(&inbox);
+                let queue = BinaryHeap::new();
+                let work = Loop { collector, shared, policy, options, queue, serial: 0 };
+                // A cycle that ends half-way leaves every thread that needs the heap waiting for ever; the
+                // panic's message is out.
+                if catch_unwind(AssertUnwindSafe(|| work.run(&inbox))).is_err() {
+                    std::process::abort();
+                }
             }
         };
         threads.push(spawn("HeapTaskDaemon", body)?);

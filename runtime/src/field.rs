@@ -175,7 +175,8 @@ impl<'m, R: WordRule> Value<'m, R> {
         }
         let address = R::RULE.address_of(self.bits);
         // SAFETY: a reference in a tagged word leads to an object, whose header says what it is.
-        let layout = unsafe { Gc::<'m, crate::RefArray<()>>::from_address(address) }.header().layout();
+        let layout =
+            unsafe { Gc::<'m, crate::RefArray<()>>::from_address(address) }.header().layout();
         // SAFETY: the layout is `T`'s.
         (T::layout(scope) == layout).then(|| unsafe { Gc::from_address(address) })
     }

@@ -20,6 +20,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A heap could not be made.
+///
+/// ```
+/// use firn::{Heap, Options};
+/// let options = Options { min_free: 2, max_free: 1, ..Options::default() };
+/// let error = Heap::new(&options).unwrap_err();
+/// assert!(error.to_string().contains("min-free"));
+/// assert!(!error.is_userfaultfd_refused());
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum HeapError {
     /// The options do not go together.
@@ -221,7 +229,14 @@ impl Heap {
         // Relaxed: only uniqueness matters.
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let options = options.clone();
-        Ok(Heap(Arc::new(Inner { core, daemon, serial, options, setup, layouts: Mutex::default() })))
+        Ok(Heap(Arc::new(Inner {
+            core,
+            daemon,
+            serial,
+            options,
+            setup,
+            layouts: Mutex::default(),
+        })))
     }
 
     /// Makes the calling thread a mutator for the length of `f`.
@@ -358,6 +373,13 @@ impl Heap {
     }
 
     /// The options it was made with.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// assert_eq!(heap.options().heap, 16 << 20);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn options(&self) -> &Options {
         &self.0.options
     }
@@ -426,11 +448,8 @@ impl Heap {
     pub(crate) fn register_tagged<R: WordRule>(&self) -> LayoutId {
         let mut layouts = self.0.layouts.lock().unwrap();
         *layouts.entry(TypeId::of::<crate::TaggedArray<R>>()).or_insert_with(|| {
-            let layout = Layout {
-                tail: Tail::Tagged,
-                rule: R::RULE,
-                ..Layout::plain("tagged array", 0)
-            };
+            let layout =
+                Layout { tail: Tail::Tagged, rule: R::RULE, ..Layout::plain("tagged array", 0) };
             self.core().space.layouts.register(&layout).unwrap_or_else(|error| panic!("{error}"))
         })
     }

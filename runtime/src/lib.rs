@@ -43,9 +43,9 @@ pub use field::{Field, Tagged, Value, WordRule};
 pub use firn_derive::Trace;
 pub use firn_gc::config::{BackendKind, FaultMode, FaultOutcome, InstallKind};
 pub use firn_gc::events;
+pub use firn_gc::events::{CycleSummary, Event, Listener};
 #[doc(hidden)]
 pub use firn_gc::floor;
-pub use firn_gc::events::{CycleSummary, Event, Listener};
 pub use firn_heap::layout::TagRule;
 pub use firn_heap::sys::thread::Policy as SchedulingPolicy;
 pub use heap::{AttachError, Heap, HeapError, OutOfMemory, Setup, Stats};

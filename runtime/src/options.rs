@@ -20,6 +20,13 @@ pub struct OptionSpec {
 }
 
 /// An option was refused.
+///
+/// ```
+/// use firn::{Options, OptionsError};
+/// let error = Options::parse("heap=5").unwrap_err();
+/// assert!(matches!(error, OptionsError::Value { name: "heap", .. }));
+/// assert_eq!(error.to_string(), "option `heap`: `5` is out of range (allowed: 1m to 1t)");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OptionsError {
     /// There is no such option.
@@ -147,26 +154,146 @@ fn optional<T: ToString>(value: &Option<T>) -> String {
 /// }
 /// ```
 pub const OPTIONS: &[OptionSpec] = &[
-    option!("heap", "1m to 1t", "hard maximum of the heap", |o, v| size(v, 1 << 20, 1 << 40).map(|v| o.heap = v), |o| show_size(o.heap)),
-    option!("backend", "pingpong, art, stw, mprotect", "how pages become missing and are installed", |o, v| v.parse().map(|v| o.backend = v), |o| o.backend.to_string()),
-    option!("fault", "sigbus, thread", "who serves a fault: the faulting thread, or a fault thread", |o, v| v.parse().map(|v| o.fault = v), |o| o.fault.to_string()),
-    option!("install", "move, copy", "what installs a page; unset: move for pingpong where the kernel has it", |o, v| v.parse().map(|v| o.install = Some(v)), |o| optional(&o.install)),
-    option!("batch", "1 to 64", "pages installed by one call at most", |o, v| number(v, 1, 64).map(|v| o.batch = v as usize), |o| o.batch.to_string()),
-    option!("workers", "0 to 64", "collector threads, the daemon included; 0: a quarter of the processors", |o, v| number(v, 0, 64).map(|v| o.workers = v as usize), |o| o.workers.to_string()),
-    option!("daemon-nice", "-20 to 19", "nice value of the collector's threads", |o, v| number(v, -20, 19).map(|v| o.daemon_nice = Some(v as i32)), |o| optional(&o.daemon_nice)),
-    option!("daemon-policy", "other, batch, idle, fifo:1-99, rr:1-99", "scheduling class of the collector's threads", |o, v| policy(v).map(|v| o.daemon_policy = Some(v)), |o| o.daemon_policy.map_or("unset".into(), |p| format!("{p:?}"))),
-    option!("daemon-cpus", "list such as 0+2-3", "processors of the collector's threads", |o, v| cpus(v).map(|v| o.daemon_cpus = v), |o| if o.daemon_cpus.is_empty() { "unset".into() } else { format!("{:?}", o.daemon_cpus) }),
-    option!("utilization", "0.05 to 0.95", "live share of the heap aimed at after a cycle", |o, v| fraction(v, 0.05, 0.95).map(|v| o.utilization = v), |o| o.utilization.to_string()),
-    option!("min-free", "0 to 1t", "least free memory aimed at after a cycle", |o, v| size(v, 0, 1 << 40).map(|v| o.min_free = v), |o| show_size(o.min_free)),
-    option!("max-free", "0 to 1t", "most free memory aimed at after a cycle", |o, v| size(v, 0, 1 << 40).map(|v| o.max_free = v), |o| show_size(o.max_free)),
-    option!("background", "true, false", "save memory rather than time", |o, v| truth(v).map(|v| o.background = v), |o| o.background.to_string()),
-    option!("concurrent", "true, false", "start cycles when allocation reaches the threshold", |o, v| truth(v).map(|v| o.concurrent = v), |o| o.concurrent.to_string()),
-    option!("trim", "true, false", "give memory back some time after a cycle", |o, v| truth(v).map(|v| o.trim = v), |o| o.trim.to_string()),
-    option!("dense", "50 to 101", "pages at least this live (percent), in runs, move without a copy; 101: never", |o, v| number(v, 50, 101).map(|v| o.dense = v as usize), |o| o.dense.to_string()),
-    option!("tlab", "64k to 256k", "bytes of an allocation chunk", |o, v| size(v, 64 << 10, 256 << 10).map(|v| o.tlab = v), |o| show_size(o.tlab)),
-    option!("large-object", "4k to 1g", "plain data of at least this size does not move", |o, v| size(v, 4 << 10, 1 << 30).map(|v| o.large_object = v), |o| show_size(o.large_object)),
-    option!("verify", "true, false", "walk the heap around each cycle; make the from-range inaccessible", |o, v| truth(v).map(|v| o.verify = v), |o| o.verify.to_string()),
-    option!("stress-every", "0 to 4294967295", "collect at every Nth allocation of each thread; 0: never", |o, v| number(v, 0, u32::MAX as i64).map(|v| o.stress_every = v as u32), |o| o.stress_every.to_string()),
+    option!(
+        "heap",
+        "1m to 1t",
+        "hard maximum of the heap",
+        |o, v| size(v, 1 << 20, 1 << 40).map(|v| o.heap = v),
+        |o| show_size(o.heap)
+    ),
+    option!(
+        "backend",
+        "pingpong, art, stw, mprotect",
+        "how pages become missing and are installed",
+        |o, v| v.parse().map(|v| o.backend = v),
+        |o| o.backend.to_string()
+    ),
+    option!(
+        "fault",
+        "sigbus, thread",
+        "who serves a fault: the faulting thread, or a fault thread",
+        |o, v| v.parse().map(|v| o.fault = v),
+        |o| o.fault.to_string()
+    ),
+    option!(
+        "install",
+        "move, copy",
+        "what installs a page; unset: move for pingpong where the kernel has it",
+        |o, v| v.parse().map(|v| o.install = Some(v)),
+        |o| optional(&o.install)
+    ),
+    option!(
+        "batch",
+        "1 to 64",
+        "pages installed by one call at most",
+        |o, v| number(v, 1, 64).map(|v| o.batch = v as usize),
+        |o| o.batch.to_string()
+    ),
+    option!(
+        "workers",
+        "0 to 64",
+        "collector threads, the daemon included; 0: a quarter of the processors",
+        |o, v| number(v, 0, 64).map(|v| o.workers = v as usize),
+        |o| o.workers.to_string()
+    ),
+    option!(
+        "daemon-nice",
+        "-20 to 19",
+        "nice value of the collector's threads",
+        |o, v| number(v, -20, 19).map(|v| o.daemon_nice = Some(v as i32)),
+        |o| optional(&o.daemon_nice)
+    ),
+    option!(
+        "daemon-policy",
+        "other, batch, idle, fifo:1-99, rr:1-99",
+        "scheduling class of the collector's threads",
+        |o, v| policy(v).map(|v| o.daemon_policy = Some(v)),
+        |o| o.daemon_policy.map_or("unset".into(), |p| format!("{p:?}"))
+    ),
+    option!(
+        "daemon-cpus",
+        "list such as 0+2-3",
+        "processors of the collector's threads",
+        |o, v| cpus(v).map(|v| o.daemon_cpus = v),
+        |o| if o.daemon_cpus.is_empty() { "unset".into() } else { format!("{:?}", o.daemon_cpus) }
+    ),
+    option!(
+        "utilization",
+        "0.05 to 0.95",
+        "live share of the heap aimed at after a cycle",
+        |o, v| fraction(v, 0.05, 0.95).map(|v| o.utilization = v),
+        |o| o.utilization.to_string()
+    ),
+    option!(
+        "min-free",
+        "0 to 1t",
+        "least free memory aimed at after a cycle",
+        |o, v| size(v, 0, 1 << 40).map(|v| o.min_free = v),
+        |o| show_size(o.min_free)
+    ),
+    option!(
+        "max-free",
+        "0 to 1t",
+        "most free memory aimed at after a cycle",
+        |o, v| size(v, 0, 1 << 40).map(|v| o.max_free = v),
+        |o| show_size(o.max_free)
+    ),
+    option!(
+        "background",
+        "true, false",
+        "save memory rather than time",
+        |o, v| truth(v).map(|v| o.background = v),
+        |o| o.background.to_string()
+    ),
+    option!(
+        "concurrent",
+        "true, false",
+        "start cycles when allocation reaches the threshold",
+        |o, v| truth(v).map(|v| o.concurrent = v),
+        |o| o.concurrent.to_string()
+    ),
+    option!(
+        "trim",
+        "true, false",
+        "give memory back some time after a cycle",
+        |o, v| truth(v).map(|v| o.trim = v),
+        |o| o.trim.to_string()
+    ),
+    option!(
+        "dense",
+        "50 to 101",
+        "pages at least this live (percent), in runs, move without a copy; 101: never",
+        |o, v| number(v, 50, 101).map(|v| o.dense = v as usize),
+        |o| o.dense.to_string()
+    ),
+    option!(
+        "tlab",
+        "64k to 256k",
+        "bytes of an allocation chunk",
+        |o, v| size(v, 64 << 10, 256 << 10).map(|v| o.tlab = v),
+        |o| show_size(o.tlab)
+    ),
+    option!(
+        "large-object",
+        "4k to 1g",
+        "plain data of at least this size does not move",
+        |o, v| size(v, 4 << 10, 1 << 30).map(|v| o.large_object = v),
+        |o| show_size(o.large_object)
+    ),
+    option!(
+        "verify",
+        "true, false",
+        "walk the heap around each cycle; make the from-range inaccessible",
+        |o, v| truth(v).map(|v| o.verify = v),
+        |o| o.verify.to_string()
+    ),
+    option!(
+        "stress-every",
+        "0 to 4294967295",
+        "collect at every Nth allocation of each thread; 0: never",
+        |o, v| number(v, 0, u32::MAX as i64).map(|v| o.stress_every = v as u32),
+        |o| o.stress_every.to_string()
+    ),
 ];
 
 impl Options {

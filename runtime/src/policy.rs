@@ -52,7 +52,12 @@ impl Policy {
     }
 
     /// After a cycle in which `allocated` bytes were allocated.
-    pub fn after(&mut self, summary: &CycleSummary, allocated: usize, background: bool) -> Decision {
+    pub fn after(
+        &mut self,
+        summary: &CycleSummary,
+        allocated: usize,
+        background: bool,
+    ) -> Decision {
         self.during.rotate_right(1);
         self.during[0] = allocated;
         self.decide(summary.live_bytes + summary.large_live_bytes, background)

@@ -48,6 +48,21 @@ impl<T: Object + ?Sized> Root<T> {
 
     /// Makes it refer to another object.
     ///
+    /// ```
+    /// # use firn::*;
+    /// # #[derive(Trace)]
+    /// # struct Node { key: u64, next: Field<Node> }
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let first = cx.alloc(Node { key: 1, next: Field::null() })?;
+    /// let second = cx.alloc(Node { key: 2, next: Field::null() })?;
+    /// let root = cx.global(first.get(cx));
+    /// root.set(cx, second.get(cx));
+    /// assert_eq!(root.get(cx).key, 2);
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Panics
     /// If the scope belongs to another heap.
     pub fn set(&self, scope: &Scope<'_>, gc: Gc<'_, T>) {

@@ -16,12 +16,39 @@ use firn_gc::mutator::{Mutator, MutatorLocal};
 use firn_gc::safepoint::Slot;
 use firn_heap::WORD;
 use firn_heap::layout::{Header, LayoutId};
-use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
 /// A mutator's access to its heap. See the module's essay for what its borrows mean.
+///
+/// ```
+/// # use firn::*;
+/// #[derive(Trace)]
+/// struct Node { key: u64, next: Field<Node> }
+/// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+/// # heap.attach(|cx| {
+/// fn sum(cx: &Scope<'_>, list: Option<Gc<'_, Node>>) -> u64 {
+///     // Shared: cannot collect, so `Gc`s stay good.
+///     let (mut sum, mut at) = (0, list);
+///     while let Some(node) = at {
+///         sum += node.key;
+///         at = node.next.load(cx);
+///     }
+///     sum
+/// }
+/// fn push<'s>(cx: &mut Scope<'s>, list: Local<'s, Node>, key: u64) -> Result<Local<'s, Node>, OutOfMemory> {
+///     // Exclusive: may collect, so it takes and returns `Local`s.
+///     let node = cx.alloc(Node { key, next: Field::null() })?;
+///     node.get(cx).next.store(cx, Some(list.get(cx)));
+///     Ok(node)
+/// }
+/// let list = cx.alloc(Node { key: 1, next: Field::null() })?;
+/// let list = push(cx, list, 2)?;
+/// assert_eq!(sum(cx, Some(list.get(cx))), 3);
+/// # Ok::<_, OutOfMemory>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 pub struct Scope<'s> {
     heap: *const Heap,
     slot: *const Arc<Slot<Mutator>>,
@@ -103,9 +130,9 @@ impl<'s> Scope<'s> {
         self.safepoint();
         let core = self.heap().core().clone();
         let slot = self.slot().clone();
-        self.heap().clone().with_ladder(&slot, bytes, || {
-            core.allocate_slow(&slot.mutator, layout, bytes)
-        })
+        self.heap()
+            .clone()
+            .with_ladder(&slot, bytes, || core.allocate_slow(&slot.mutator, layout, bytes))
     }
 
     #[inline(always)]
@@ -232,9 +259,10 @@ impl<'s> Scope<'s> {
         let words = object_bytes(payload) / WORD;
         let core = self.heap().core().clone();
         let slot = self.slot().clone();
-        let address = self.heap().clone().with_ladder(&slot, words * WORD, || {
-            core.allocate_large(header, words)
-        })?;
+        let address = self
+            .heap()
+            .clone()
+            .with_ladder(&slot, words * WORD, || core.allocate_large(header, words))?;
         Ok(self.handle(address as u64))
     }
 
@@ -287,7 +315,7 @@ impl<'s> Scope<'s> {
         if self.local().tlab.room() < bytes || self.slot().polled() {
             self.reserve_slow(bytes)?;
         }
-        Ok(NoGc { scope: self, left: Cell::new(bytes) })
+        Ok(NoGc { local: self.local, scope: self })
     }
 
     #[cold]
@@ -297,9 +325,9 @@ impl<'s> Scope<'s> {
         self.safepoint();
         let core = self.heap().core().clone();
         let slot = self.slot().clone();
-        self.heap().clone().with_ladder(&slot, bytes, || {
-            core.refill(&slot.mutator, bytes).then_some(())
-        })
+        self.heap()
+            .clone()
+            .with_ladder(&slot, bytes, || core.refill(&slot.mutator, bytes).then_some(()))
     }
 
     /// Runs `f` in a scope of its own: its `Local`s end with it. May collect inside.
@@ -477,6 +505,15 @@ impl<'s> Scope<'s> {
     }
 
     /// The mutator's number, as events name it: in order of attaching, from 0.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// assert_eq!(cx.mutator_id(), 0); // the first thread to attach
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn mutator_id(&self) -> u32 {
         self.slot().mutator.id
     }
@@ -535,7 +572,8 @@ impl Drop for Close {
 /// ```
 pub struct NoGc<'a, 's> {
     scope: &'a mut Scope<'s>,
-    left: Cell<usize>,
+    /// The scope's, at hand: this is the fastest way to allocate.
+    local: *mut MutatorLocal,
 }
 
 impl<'s> Deref for NoGc<'_, 's> {
@@ -573,11 +611,8 @@ impl NoGc<'_, '_> {
 impl<'a> NoGc<'a, '_> {
     #[inline(always)]
     fn allocate(&self, header: Header, bytes: usize) -> u64 {
-        let left = self.left.get();
-        assert!(bytes <= left, "{bytes} bytes allocated where {left} were left of the reservation");
-        self.left.set(left - bytes);
-        let local = self.scope.local();
-        let address = match local.tlab.bump(bytes) {
+        // SAFETY: as in `Scope::local`.
+        let address = match unsafe { &mut *self.local }.tlab.bump(bytes) {
             Some(address) => address,
             None => self.next_page(header.layout(), bytes),
         };
@@ -592,17 +627,21 @@ impl<'a> NoGc<'a, '_> {
         let space = &self.scope.heap().core().space;
         let tlab = &mut self.scope.local().tlab;
         tlab.extend(space.records(), layout, bytes, space.geometry.page)
-            .expect("the reservation holds: `left` counts it")
+            .expect("more was allocated than had been reserved")
     }
 
     /// Allocates a `T`.
     ///
     /// # Panics
-    /// If the reservation is used up.
+    /// If more is allocated than was reserved (and the chunk has no room beyond that by chance).
     #[inline(always)]
     pub fn alloc<T: Trace>(&self, value: T) -> Gc<'a, T> {
-        let header = Header::new(self.scope.layout_of::<T>(), 0);
-        let address = self.allocate(header, object_bytes(size_of::<T>()));
+        // SAFETY: as in `Scope::local`.
+        let layout = match T::cell().get(unsafe { &*self.local }.serial) {
+            Some(id) => id,
+            None => self.scope.heap().register::<T>(),
+        };
+        let address = self.allocate(Header::new(layout, 0), object_bytes(size_of::<T>()));
         // SAFETY: fresh memory of the right size and alignment; the object is complete when the
         // reference appears, and stays where it is as long as the scope is borrowed.
         unsafe {
@@ -614,7 +653,7 @@ impl<'a> NoGc<'a, '_> {
     /// Allocates an array of `len` null references.
     ///
     /// # Panics
-    /// If the reservation is used up.
+    /// If more is allocated than was reserved (and the chunk has no room beyond that by chance).
     #[inline(always)]
     pub fn alloc_refs<T: Object + ?Sized>(&self, len: usize) -> Gc<'a, RefArray<T>> {
         let header = Header::new(LayoutId::REFS, len);
@@ -626,7 +665,7 @@ impl<'a> NoGc<'a, '_> {
     /// Allocates an array of `len` zeroes.
     ///
     /// # Panics
-    /// If the reservation is used up.
+    /// If more is allocated than was reserved (and the chunk has no room beyond that by chance).
     #[inline(always)]
     pub fn alloc_data<E: Plain>(&self, len: usize) -> Gc<'a, DataArray<E>> {
         let header = Header::new(data_layout::<E>(), len);
@@ -638,7 +677,7 @@ impl<'a> NoGc<'a, '_> {
     /// Allocates an array of `len` tagged words of value 0.
     ///
     /// # Panics
-    /// If the reservation is used up.
+    /// If more is allocated than was reserved (and the chunk has no room beyond that by chance).
     #[inline(always)]
     pub fn alloc_tagged<R: WordRule>(&self, len: usize) -> Gc<'a, TaggedArray<R>> {
         let header = Header::new(self.scope.tagged_layout::<R>(), len);

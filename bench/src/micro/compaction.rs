@@ -43,7 +43,8 @@ fn fill(heap: &Heap, bytes: usize) -> Result<Root<RefArray<Item>>, OutOfMemory> 
         let mut state = 1u64;
         for index in 0..live {
             let nogc = cx.reserve(2 * size)?;
-            let item = || Item { left: Field::null(), right: Field::null(), data: [index as u64; 5] };
+            let item =
+                || Item { left: Field::null(), right: Field::null(), data: [index as u64; 5] };
             let (kept, _dropped) = (nogc.alloc(item()), nogc.alloc(item()));
             let table = table.get(&nogc);
             if index > 0 {
@@ -107,7 +108,10 @@ pub(super) fn figures(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
             slide,
             slide / compact,
             Bar::AtLeast(0.9),
-            format!("{} MiB half live, {pages} pages; floor: the slide into a mapped range", sizes.heap_mib),
+            format!(
+                "{} MiB half live, {pages} pages; floor: the slide into a mapped range",
+                sizes.heap_mib
+            ),
         ),
         Figure::new(
             "compaction_vs_art",

@@ -155,9 +155,8 @@ pub fn run(args: &MicroArgs, print: fn(&str)) -> Result<Exit, Failure> {
     print(&table(&figures));
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&figures).expect("figures are plain data");
-        std::fs::write(path, text + "\n").map_err(|error| {
-            Failure::usage(format!("cannot write {}: {error}", path.display()))
-        })?;
+        std::fs::write(path, text + "\n")
+            .map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))?;
     }
     let failed = figures.iter().any(|figure| figure.pass == Some(false));
     Ok(if failed { Exit::GateFailed } else { Exit::Done })

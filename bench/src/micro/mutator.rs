@@ -4,7 +4,7 @@ use super::{Bar, Figure, Sizes, heap, median};
 use crate::exit::Failure;
 use crate::perf::LockCounter;
 use firn::{DataArray, Field, NoGc, OutOfMemory, Trace};
-use firn_heap::sys::thread::monotonic_ns;
+use firn_heap::sys::thread::{self, monotonic_ns};
 
 #[derive(Trace)]
 struct Cell {
@@ -19,9 +19,13 @@ fn failed(error: OutOfMemory) -> Failure {
 /// A page built by a faulting mutator, against a bare SIGBUS with a COPY. Both as accesses timed one by one.
 pub(super) fn fault(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
     const NAME: &str = "fault_vs_floor";
-    // The daemon must not be faster than the mutator: the least priority.
+    // The daemon must not be faster than the mutator, nor disturb it: the least priority, on the same
+    // processor.
+    let before = thread::affinity().unwrap_or_default();
+    let cpu = before.first().copied().unwrap_or(0);
+    let _ = thread::set_affinity(&[cpu]);
     let heap = heap(&format!(
-        "heap={}m,concurrent=false,daemon-policy=idle,dense=101,large-object=64m",
+        "heap={}m,concurrent=false,daemon-policy=idle,daemon-cpus={cpu},dense=101,large-object=64m",
         sizes.heap_mib
     ))?;
     let mut ours = Vec::new();
@@ -68,15 +72,20 @@ pub(super) fn fault(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
     for _ in 0..5 {
         floor.extend(firn::floor::raw_faults(2048).map_err(Failure::missing)?);
     }
+    let _ = thread::set_affinity(&before);
     // An access to a page that is there takes a few nanoseconds; one that faults, more than half a floor.
     let least = median(&mut floor.clone()) / 2.0;
     let mut faults: Vec<u64> = ours.into_iter().filter(|time| *time as f64 > least).collect();
     if faults.len() < 200 {
-        return Ok(vec![Figure::unmeasured(NAME, format!("only {} faults were met", faults.len()))]);
+        return Ok(vec![Figure::unmeasured(
+            NAME,
+            format!("only {} faults were met", faults.len()),
+        )]);
     }
     let count = faults.len();
     let (ours, floor) = (median(&mut faults) / 1e3, median(&mut floor) / 1e3);
-    let note = format!("medians of {count} accesses; floor: SIGBUS + COPY of a page, 10240 accesses");
+    let note =
+        format!("medians of {count} accesses; floor: SIGBUS + COPY of a page, 10240 accesses");
     Ok(vec![Figure::new(NAME, (ours, "us"), floor, ours / floor, Bar::AtMost(1.5), note)])
 }
 
@@ -87,6 +96,12 @@ fn thread_page_faults() -> u64 {
     rest.split_whitespace().nth(7).and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
+/// Nanoseconds that the calling thread was ready to run but had no processor: not its own cost.
+fn run_queue_delay() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace().nth(1).and_then(|field| field.parse().ok()).unwrap_or(0)
+}
+
 /// Allocating 32-byte objects for some seconds, with the collector at work beside.
 pub(super) fn allocation(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
     let heap = heap("heap=256m")?;
@@ -94,6 +109,7 @@ pub(super) fn allocation(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
     let run = |seconds: f64| {
         heap.attach(|cx| {
             let keep = cx.var::<Cell>();
+            let delayed = run_queue_delay();
             let begin = monotonic_ns();
             let mut count = 0u64;
             while monotonic_ns() - begin < (seconds * 1e9) as u64 {
@@ -106,15 +122,16 @@ pub(super) fn allocation(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
                     }
                 }
             }
-            Ok::<_, OutOfMemory>((count, monotonic_ns() - begin))
+            let time = monotonic_ns() - begin;
+            Ok::<_, OutOfMemory>((count, time, run_queue_delay() - delayed))
         })
         .map_err(failed)
     };
     run(sizes.alloc_seconds / 3.0)?;
     let faults = thread_page_faults();
-    let (count, time) = run(sizes.alloc_seconds)?;
+    let (count, time, delay) = run(sizes.alloc_seconds)?;
     let faults = thread_page_faults() - faults;
-    let each = time as f64 / count as f64;
+    let each = time.saturating_sub(delay) as f64 / count as f64;
     let pages = (count as f64 * object as f64) / firn_heap::sys::page_size() as f64;
     let rate = faults as f64 / pages * 1000.0;
     Ok(vec![
@@ -124,7 +141,11 @@ pub(super) fn allocation(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
             0.0,
             each,
             Bar::AtMost(6.0),
-            format!("{object}-byte objects, zeroing included, {} cycles beside", heap.stats().cycles),
+            format!(
+                "{object}-byte objects, zeroing and stalls included, {} cycles beside; {:.1} ns with waits for a processor",
+                heap.stats().cycles,
+                time as f64 / count as f64
+            ),
         ),
         Figure::new(
             "alloc_faults_per_1000_pages",

@@ -68,7 +68,11 @@ fn mutate(cx: &mut Scope<'_>, stop: &AtomicBool) -> Result<(), OutOfMemory> {
     Ok(())
 }
 
-fn measure(mib: usize, heap_mib: usize, cycles: usize) -> Result<Vec<(PauseKind, u64, u64)>, Failure> {
+fn measure(
+    mib: usize,
+    heap_mib: usize,
+    cycles: usize,
+) -> Result<Vec<(PauseKind, u64, u64)>, Failure> {
     let heap = heap(&format!("heap={heap_mib}m,concurrent=false"))?;
     let failed = |error: OutOfMemory| Failure::gate(error.to_string());
     let _live = live(&heap, mib).map_err(failed)?;
@@ -76,9 +80,8 @@ fn measure(mib: usize, heap_mib: usize, cycles: usize) -> Result<Vec<(PauseKind,
     heap.add_listener(pauses.clone());
     let stop = AtomicBool::new(false);
     std::thread::scope(|threads| {
-        let mutators: Vec<_> = (0..2)
-            .map(|_| threads.spawn(|| heap.attach(|cx| mutate(cx, &stop))))
-            .collect();
+        let mutators: Vec<_> =
+            (0..2).map(|_| threads.spawn(|| heap.attach(|cx| mutate(cx, &stop)))).collect();
         for _ in 0..cycles {
             heap.collect();
         }

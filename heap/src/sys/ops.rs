@@ -7,12 +7,14 @@
 //! call, its error, nothing else.
 
 mod abi;
+mod scratch;
 
 use std::{
     ffi::c_void,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
+pub use self::scratch::Scratch;
 use super::{Errno, uffd::Userfaultfd};
 
 /// A shared mapping of a file or a device, unmapped when dropped.
@@ -63,121 +65,57 @@ impl Drop for SharedMapping {
     }
 }
 
-/// `mmap` of `len` bytes of private anonymous memory anywhere, readable and writable if `access`,
-/// with the kernel's default behaviour in everything else.
+/// Pages added to the end of the process's data segment by the kernel's own call (`brk`), behind the
+/// back of the C library, whose allocators cope with an end that has moved.
 ///
-/// # Errors
-/// `ENOMEM` at a limit.
-pub fn map_anonymous(len: usize, access: bool) -> Result<usize, Errno> {
-    let prot = if access { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_NONE };
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: without MAP_FIXED no existing mapping is touched.
-    let p = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
-    if p == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(p as usize) }
+/// For a process that is taking a census and nothing else: an allocator that moved the end between the
+/// two system calls of [`Break::shrink`] would lose what it took. (Allocators other than the C
+/// library's main arena, which serves the first thread, do not use it.)
+#[derive(Debug)]
+pub struct Break {
+    before: usize,
+    after: usize,
 }
 
-/// `mmap` of the first `len` bytes of `fd` for reading.
-///
-/// # Errors
-/// What the file system says: `ENODEV` where it cannot be mapped.
-pub fn map_file(fd: BorrowedFd<'_>, len: usize) -> Result<usize, Errno> {
-    // SAFETY: without MAP_FIXED no existing mapping is touched.
-    let p = unsafe {
-        let flags = libc::MAP_PRIVATE;
-        libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, flags, fd.as_raw_fd(), 0)
-    };
-    if p == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(p as usize) }
+impl Break {
+    /// Adds `bytes` bytes.
+    ///
+    /// # Errors
+    /// `ENOMEM` where the kernel left the end where it was.
+    pub fn grow(bytes: usize) -> Result<Break, Errno> {
+        // An end below the start is refused, so this asks.
+        let before = set_break(0);
+        let after = set_break(before + bytes);
+        if after == before + bytes { Ok(Break { before, after }) } else { Err(Errno::ENOMEM) }
+    }
+
+    /// Takes them away again, if they are still the last.
+    ///
+    /// # Errors
+    /// `EBUSY` when someone has moved the end meanwhile: then it stays.
+    pub fn shrink(self) -> Result<(), Errno> {
+        if set_break(0) != self.after {
+            return Err(Errno::EBUSY);
+        }
+        if set_break(self.before) == self.before { Ok(()) } else { Err(Errno::ENOMEM) }
+    }
 }
 
-/// `munmap`.
-///
-/// # Errors
-/// `EINVAL` for an unaligned address, `ENOMEM` when a split exceeds the limit of mappings.
-///
-/// # Safety
-/// The range must be the caller's, and nobody may use it afterwards.
-pub unsafe fn unmap(addr: usize, len: usize) -> Result<(), Errno> {
-    // SAFETY: the caller owns the range.
-    Errno::check(unsafe { libc::munmap(addr as *mut c_void, len) })
+fn set_break(to: usize) -> usize {
+    // SAFETY: `Break` asks, grows, or takes back what it added itself and gave to nobody.
+    unsafe { libc::syscall(libc::SYS_brk, to) as usize }
 }
 
-/// `mremap` to `new_len` bytes in place or, with `may_move`, anywhere; returns the new address.
+/// A descriptor that names this process.
 ///
 /// # Errors
-/// `ENOMEM` where there is no room, `EFAULT` for a hole.
-///
-/// # Safety
-/// The range must be the caller's; what lies beyond a smaller length is lost.
-pub unsafe fn remap(
-    addr: usize,
-    len: usize,
-    new_len: usize,
-    may_move: bool,
-) -> Result<usize, Errno> {
-    let flags = if may_move { libc::MREMAP_MAYMOVE } else { 0 };
-    // SAFETY: the caller owns the range.
-    let p = unsafe { libc::mremap(addr as *mut c_void, len, new_len, flags) };
-    if p == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(p as usize) }
-}
-
-/// Moves the end of the process's data segment by `delta` bytes, by the kernel's own call, and returns
-/// the new end. `0` only asks.
-///
-/// # Errors
-/// `ENOMEM` where the kernel left the end where it was.
-///
-/// # Safety
-/// Nobody else may move it meanwhile (the C library's allocator does, on its main arena): the caller
-/// takes back what it added, before anyone allocates there.
-pub unsafe fn move_break(delta: isize) -> Result<usize, Errno> {
-    // SAFETY: an end below the start is refused, so asking changes nothing.
-    let now = unsafe { libc::syscall(libc::SYS_brk, 0usize) } as usize;
-    let wanted = now.wrapping_add_signed(delta);
-    // SAFETY: the caller vouches for what lies at the end.
-    let got = unsafe { libc::syscall(libc::SYS_brk, wanted) } as usize;
-    if got == wanted { Ok(got) } else { Err(Errno::ENOMEM) }
-}
-
-/// `madvise` with any advice by its number, for those that the heap does not use.
-///
-/// # Errors
-/// `EINVAL` for an advice that the kernel does not know.
-///
-/// # Safety
-/// As for the advice: some destroy contents.
-pub unsafe fn advise_raw(addr: usize, len: usize, advice: i32) -> Result<(), Errno> {
-    // SAFETY: the caller vouches for the contents of the range.
-    Errno::check(unsafe { libc::madvise(addr as *mut c_void, len, advice) })
-}
-
-/// `process_madvise(self)` with any advice by its number, on one range.
-///
-/// # Errors
-/// `EINVAL` for an advice that this kernel does not take through this call, `ENOSYS` before 5.10.
-///
-/// # Safety
-/// As for the advice: some destroy contents.
-pub unsafe fn process_advise_self(addr: usize, len: usize, advice: i32) -> Result<(), Errno> {
+/// `ENOSYS` before 5.3.
+pub fn pidfd_self() -> Result<OwnedFd, Errno> {
     // SAFETY: takes numbers and returns a new descriptor.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) };
     Errno::check(fd as i32)?;
     // SAFETY: the kernel just gave us this descriptor and nobody else has it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    let range = libc::iovec { iov_base: addr as *mut c_void, iov_len: len };
-    // SAFETY: the kernel reads one live iovec; the caller vouches for the contents of the range.
-    let done = unsafe {
-        libc::syscall(libc::SYS_process_madvise, fd.as_raw_fd(), &raw const range, 1, advice, 0)
-    };
-    Errno::check(done as i32)
-}
-
-/// `msync(MS_ASYNC)`.
-///
-/// # Errors
-/// `ENOMEM` for a hole.
-pub fn sync_async(addr: usize, len: usize) -> Result<(), Errno> {
-    // SAFETY: changes no contents.
-    Errno::check(unsafe { libc::msync(addr as *mut c_void, len, libc::MS_ASYNC) })
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Bits of [`query_vma`]: the covering mapping, or the next one.
@@ -285,26 +223,6 @@ pub fn poison(uffd: &Userfaultfd, addr: usize, len: usize) -> Result<(), Errno> 
 fn fd(uffd: &Userfaultfd) -> i32 {
     use std::os::fd::AsFd;
     uffd.as_fd().as_raw_fd()
-}
-
-/// Writes one byte at `addr`: a write access, and nothing else.
-///
-/// # Safety
-/// The byte must be the caller's to change, and what the access raises must be handled.
-#[inline(never)]
-pub unsafe fn touch_write(addr: usize) {
-    // SAFETY: see the contract.
-    unsafe { (addr as *mut u8).write_volatile(1) };
-}
-
-/// Reads one byte at `addr`: a read access, and nothing else.
-///
-/// # Safety
-/// The byte must be mapped, and what the access raises must be handled.
-#[inline(never)]
-pub unsafe fn touch_read(addr: usize) -> u8 {
-    // SAFETY: see the contract.
-    unsafe { (addr as *const u8).read_volatile() }
 }
 
 /// `fork` by the kernel's own call, whose child ends at once; returns when it has been reaped. The

@@ -1,7 +1,10 @@
 //! Recording against operations whose locks are known, on the real kernel. Where the machine refuses
 //! the events, each test says what is missing and stops.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+
+use firn_heap::sys::ops::Scratch;
 
 use super::super::counter::LockCounter;
 use super::*;
@@ -49,31 +52,46 @@ fn what_is_recorded_agrees_with_what_is_counted() {
 }
 
 #[test]
-fn a_long_hold_is_kept_with_the_thread_that_held_it_and_those_who_waited() {
+fn a_long_hold_is_kept_with_who_held_the_lock_and_who_waited_for_it() {
     let Some(recorder) = recorder() else { return };
-    let bytes = 256 << 20;
-    let start = clock::now();
-    let range = Reservation::anonymous(bytes, page_size(), "firn: test").unwrap();
-    for at in (range.base()..range.end()).step_by(page_size()) {
-        // SAFETY: memory of ours.
-        unsafe { (at as *mut u8).write_volatile(1) };
-    }
-    thread::Builder::new()
-        .name("Unmapper".into())
-        .spawn(move || drop(range))
-        .unwrap()
-        .join()
-        .unwrap();
+    let (bytes, start) = (256 << 20, clock::now());
+    let range = Scratch::anonymous(bytes / page_size()).unwrap();
+    range.fill();
+    let unmapped = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let named = |name: &str| thread::Builder::new().name(name.into());
+        named("Waiter")
+            .spawn_scoped(scope, || {
+                // Relaxed: only the number of rounds depends on it.
+                while !unmapped.load(Ordering::Relaxed) {
+                    drop(Reservation::anonymous(page_size(), page_size(), "firn: test").unwrap());
+                }
+            })
+            .unwrap();
+        named("Unmapper")
+            .spawn_scoped(scope, || {
+                drop(range);
+                unmapped.store(true, Ordering::Relaxed);
+            })
+            .unwrap();
+    });
     let end = clock::now();
     let report = recorder.stop();
-    let unmapper = named(&report, "Unmapper");
+    let (unmapper, waiter) = (named(&report, "Unmapper"), named(&report, "Waiter"));
+    let longest = |tid, length: fn(&Span) -> u64| {
+        report.long.iter().filter(|s| s.tid == tid).max_by_key(|s| length(s)).copied()
+    };
     // Giving back that many pages holds the lock, after the downgrade for reading, for long.
-    let longest =
-        report.long.iter().filter(|s| s.tid == unmapper.tid).max_by_key(|s| s.released - s.start);
-    let span = longest.expect("a long hold");
-    assert!(!span.write && span.released - span.acquired >= 1_000_000, "{span:?}");
-    assert!(start <= span.start && span.start <= span.acquired && span.released <= end, "{span:?}");
-    assert_eq!(unmapper.stats.read.hold.max, span.released - span.acquired);
+    let held = longest(unmapper.tid, |s| s.released - s.acquired).expect("a long hold");
+    assert!(!held.write && held.released - held.acquired >= 1_000_000, "{held:?}");
+    assert!(start <= held.start && held.start <= held.acquired && held.released <= end, "{held:?}");
+    assert_eq!(unmapper.stats.read.hold.max, held.released - held.acquired);
+    let waited = longest(waiter.tid, |s| s.acquired - s.start).expect("a long wait");
+    assert!(waited.write && waited.start < held.released, "{waited:?} {held:?}");
+    assert!(waited.acquired >= held.released, "a writer got in: {waited:?} {held:?}");
+    if report.contention_known {
+        assert!(waiter.stats.write.contended >= 1, "{:?}", waiter.stats);
+    }
 }
 
 #[test]
