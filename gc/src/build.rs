@@ -84,7 +84,7 @@ pub enum PageKind {
 }
 
 impl<'a> Builder<'a> {
-    fn from_records(&self) -> &'a Records {
+    fn old_records(&self) -> &'a Records {
         self.space.records_at(self.view.from_records)
     }
 
@@ -93,7 +93,7 @@ impl<'a> Builder<'a> {
         let geometry = &self.space.geometry;
         if page >= self.view.marked_pages {
             let from = self.view.late_from_page(page, geometry.page);
-            return match self.from_records().record(from) {
+            return match self.old_records().record(from) {
                 Some(_) => PageKind::Late(from),
                 None => PageKind::Empty,
             };
@@ -241,7 +241,7 @@ impl<'a> Builder<'a> {
     #[inline(always)]
     fn fix_late(&self, page: usize, at: *const AtomicU64, words: usize) {
         let from = self.view.late_from_page(page, self.space.geometry.page);
-        let Some(record) = self.from_records().record(from) else { return };
+        let Some(record) = self.old_records().record(from) else { return };
         if record.layout != 0 {
             let distance = record.distance as usize;
             self.fix(self.layout(record.layout), at, distance, distance + record.first);

@@ -301,8 +301,7 @@ impl Descriptor {
     /// Words of an object with this header, header included; at least 2.
     #[inline(always)]
     pub fn words(&self, header: Header) -> usize {
-        let tail =
-            if self.tail == 0 { 0 } else { ((header.len() << self.shift) + (WORD - 1)) / WORD };
+        let tail = if self.tail == 0 { 0 } else { (header.len() << self.shift).div_ceil(WORD) };
         (self.fixed as usize + tail).max(2)
     }
 

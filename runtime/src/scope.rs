@@ -54,7 +54,7 @@ pub struct Scope<'s> {
     slot: *const Arc<Slot<Mutator>>,
     local: *mut MutatorLocal,
     /// Invariant in 's, neither `Send` nor `Sync`.
-    brand: PhantomData<(fn(&'s ()) -> &'s (), *const ())>,
+    brand: PhantomData<*mut &'s ()>,
 }
 
 impl<'s> Scope<'s> {

@@ -125,7 +125,7 @@ impl Format {
 }
 
 impl Field {
-    /// `field:bool write;	offset:24;	size:1;	signed:0;`
+    /// `field:bool write; offset:24; size:1; signed:0;`
     fn parse(line: &str) -> Option<Field> {
         let (mut name, mut offset, mut size, mut signed) = (None, None, None, None);
         for part in line.split(';') {
