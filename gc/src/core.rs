@@ -318,7 +318,9 @@ impl Core {
         self.threads.lock().unwrap().push((gettid(), id));
         Ok(self.safepoints.attach(|| {
             // SAFETY: nobody else has it yet.
-            unsafe { mutator.local() }.marking = self.marking.load(Ordering::Relaxed);
+            let local = unsafe { mutator.local() };
+            local.marking = self.marking.load(Ordering::Relaxed);
+            local.range = (self.space.current().base(), self.space.current().len());
             mutator
         }))
     }
@@ -396,9 +398,11 @@ impl Core {
 
     /// A chunk of up to `pages` pages (at most 64).
     fn chunk(&self, pages: usize) -> Option<Chunk> {
-        let pages = pages.min(64);
-        if self.space.free_pages() == 0 && self.space.committed() >= self.space.geometry.limit_pages
-        {
+        // Free pages beyond the limit are compaction's (it copies before it recycles), and go back to the
+        // kernel at the cycle's end.
+        let room = self.space.geometry.limit_pages.saturating_sub(self.in_use());
+        let pages = pages.min(64).min(room);
+        if pages == 0 {
             return None;
         }
         let first = self.space.grab(pages)?;
@@ -457,8 +461,7 @@ impl Core {
     fn allocate_pages(&self, layout: LayoutId, bytes: usize) -> Option<usize> {
         let page = self.space.geometry.page;
         let pages = bytes.div_ceil(page);
-        let spare = self.space.geometry.limit_pages.saturating_sub(self.space.committed());
-        if self.space.free_pages() + spare < pages {
+        if self.space.geometry.limit_pages.saturating_sub(self.in_use()) < pages {
             return None;
         }
         let first = self.space.grab(pages)?;
@@ -553,7 +556,9 @@ impl Core {
         // SAFETY: a flip has happened.
         let builder = unsafe { self.builder() };
         // SAFETY: the mutator's part of a request.
-        for word in unsafe { mutator.local() }.handles.words() {
+        let local = unsafe { mutator.local() };
+        local.range = (self.space.current().base(), self.space.current().len());
+        for word in local.handles.words() {
             *word = builder.forward(*word);
         }
     }

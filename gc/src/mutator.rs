@@ -30,6 +30,7 @@ impl Mutator {
             log: None,
             log_len: 0,
             handles: HandleStack::new()?,
+            range: (0, 0),
             serial: 0,
             stress_left: 0,
             stop_began: 0,
@@ -66,6 +67,8 @@ pub struct MutatorLocal {
     log_len: usize,
     /// Addresses that the thread holds across safepoints.
     pub handles: HandleStack,
+    /// First address of the range that mutators see now, and its length: where fields may be written.
+    pub range: (usize, usize),
     /// The heap's serial number, for the embedder's layout caches.
     pub serial: u64,
     /// Allocations until the next forced collection; 0: never.

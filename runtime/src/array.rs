@@ -201,7 +201,8 @@ impl<'m, T: Object + ?Sized> Gc<'m, RefArray<T>> {
         check(index, self.header());
         // SAFETY: a slot of the array.
         let word = unsafe { &*self.word(index) };
-        store_word(word, scope, value.map_or(0, Gc::address), |old| old);
+        let new = value.map_or(0, Gc::address);
+        store_word(word, scope, new, new, |old| old);
     }
 }
 

@@ -57,20 +57,26 @@ impl<T: Object + ?Sized> Field<T> {
     }
 
     /// Makes it refer to `value`, of the same heap as the field (a thread works with one heap at a time).
+    ///
+    /// # Panics
+    /// If the field is not in the heap: the collector would not see what it holds.
     #[inline(always)]
     pub fn store(&self, scope: &Scope<'_>, value: Option<Gc<'_, T>>) {
-        store_word(&self.word, scope, value.map_or(0, Gc::address), |old| old);
+        let new = value.map_or(0, Gc::address);
+        store_word(&self.word, scope, new, new, |old| old);
     }
 }
 
-/// Stores a word that may hold references, logging the reference it held.
+/// Stores a word, which refers to the object at `target` (0: none), logging the reference it held.
 #[inline(always)]
 pub(crate) fn store_word(
     word: &AtomicU64,
     scope: &Scope<'_>,
     new: u64,
+    target: u64,
     reference: impl Fn(u64) -> u64,
 ) {
+    scope.check_store(word, target);
     if scope.marking() {
         // An exchange, so that of two racing stores each logs what it overwrote. AcqRel: the release
         // pairs with the loads.
@@ -226,9 +232,13 @@ impl<R: WordRule> Tagged<R> {
     }
 
     /// Replaces what it holds.
+    ///
+    /// # Panics
+    /// If the word is not in the heap: the collector would not see what it holds.
     #[inline(always)]
     pub fn store(&self, scope: &Scope<'_>, value: Value<'_, R>) {
-        store_word(&self.word, scope, value.bits, |old| {
+        let new = if value.is_reference() { R::RULE.address_of(value.bits) } else { 0 };
+        store_word(&self.word, scope, value.bits, new, |old| {
             if R::RULE.is_reference(old) { R::RULE.address_of(old) } else { 0 }
         });
     }

@@ -19,6 +19,7 @@ use firn_heap::layout::{Header, LayoutId};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// A mutator's access to its heap. See the module's essay for what its borrows mean.
 ///
@@ -89,6 +90,32 @@ impl<'s> Scope<'s> {
     #[inline(always)]
     pub(crate) fn marking(&self) -> bool {
         self.local().marking
+    }
+
+    /// Checks a store of the object at `value` (or null) to `word`: both must be this heap's. The second
+    /// half closes a roundabout way: `&T` of one heap can be lent to a thread of another.
+    ///
+    /// # Panics
+    /// If one of them is not.
+    #[inline(always)]
+    pub(crate) fn check_store(&self, word: &AtomicU64, value: u64) {
+        let (base, len) = self.local().range;
+        if (std::ptr::from_ref(word) as usize).wrapping_sub(base) >= len {
+            outside();
+        }
+        if (value as usize).wrapping_sub(base) >= len && value != 0 {
+            self.check_large(value);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn check_large(&self, value: u64) {
+        let large = &self.heap().core().space.large;
+        assert!(
+            large.contains(value as usize),
+            "a reference was stored in another heap than its own"
+        );
     }
 
     pub(crate) fn log_overwritten(&self, old: u64) {
@@ -537,6 +564,12 @@ impl<'s> Scope<'s> {
         let heap = self.heap().clone();
         self.blocking(move || heap.daemon().collect(cause))
     }
+}
+
+#[cold]
+#[inline(never)]
+fn outside() -> ! {
+    panic!("a field that is not in the heap was assigned a reference: allocate the object first")
 }
 
 /// Ends a scope, also when the closure unwinds.

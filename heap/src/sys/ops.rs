@@ -69,7 +69,7 @@ impl Drop for SharedMapping {
 /// back of the C library, whose allocators cope with an end that has moved.
 ///
 /// For a process that is taking a census and nothing else: an allocator that moved the end between the
-/// two system calls of [`Break::shrink`] would lose what it took. (Allocators other than the C
+/// two system calls (is it still the last; shrink) would lose what it took. (Allocators other than the C
 /// library's main arena, which serves the first thread, do not use it.)
 #[derive(Debug)]
 pub struct Break {
@@ -78,25 +78,31 @@ pub struct Break {
 }
 
 impl Break {
-    /// Adds `bytes` bytes.
+    /// Where the data segment ends now.
+    pub fn end() -> usize {
+        // An end below the start is refused, so this asks.
+        set_break(0)
+    }
+
+    /// Adds `bytes` bytes, from the end that [`Break::end`] told.
     ///
     /// # Errors
     /// `ENOMEM` where the kernel left the end where it was.
-    pub fn grow(bytes: usize) -> Result<Break, Errno> {
-        // An end below the start is refused, so this asks.
-        let before = set_break(0);
-        let after = set_break(before + bytes);
-        if after == before + bytes { Ok(Break { before, after }) } else { Err(Errno::ENOMEM) }
+    pub fn grow(end: usize, bytes: usize) -> Result<Break, Errno> {
+        let after = set_break(end + bytes);
+        if after == end + bytes { Ok(Break { before: end, after }) } else { Err(Errno::ENOMEM) }
     }
 
-    /// Takes them away again, if they are still the last.
+    /// Whether they are still the last: nobody has moved the end meanwhile.
+    pub fn is_last(&self) -> bool {
+        Break::end() == self.after
+    }
+
+    /// Takes them away again, in one system call. Ask [`Break::is_last`] right before.
     ///
     /// # Errors
-    /// `EBUSY` when someone has moved the end meanwhile: then it stays.
+    /// `ENOMEM` where the kernel left the end where it was.
     pub fn shrink(self) -> Result<(), Errno> {
-        if set_break(0) != self.after {
-            return Err(Errno::EBUSY);
-        }
         if set_break(self.before) == self.before { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 }

@@ -38,21 +38,21 @@ impl Scratch {
         Scratch::map(pages * page_size(), READ_WRITE, ANONYMOUS, -1)
     }
 
-    /// Private anonymous memory of the size of a huge page, at a multiple of that size.
+    /// Private anonymous memory of the size of `count` huge pages, at a multiple of that size.
     ///
     /// # Errors
     /// `ENOMEM` at a limit.
-    pub fn huge() -> Result<Scratch, Errno> {
-        let huge = huge_page_size();
-        let whole = Scratch::map(2 * huge, READ_WRITE, ANONYMOUS, -1)?;
+    pub fn huge(count: usize) -> Result<Scratch, Errno> {
+        let (huge, size) = (huge_page_size(), count * huge_page_size());
+        let whole = Scratch::map(size + huge, READ_WRITE, ANONYMOUS, -1)?;
         let base = whole.base.next_multiple_of(huge);
         let (start, end) = (whole.base, whole.base + whole.len);
         std::mem::forget(whole);
-        for (from, to) in [(start, base), (base + huge, end)] {
+        for (from, to) in [(start, base), (base + size, end)] {
             // An empty piece is none.
             drop((to > from).then_some(Scratch { base: from, len: to - from }));
         }
-        Ok(Scratch { base, len: huge })
+        Ok(Scratch { base, len: size })
     }
 
     /// The first `pages` pages of a file: for reading, or `shared` and for writing too.
@@ -384,9 +384,9 @@ mod tests {
 
     #[test]
     fn a_huge_one_is_aligned_to_its_size() {
-        let huge = Scratch::huge().unwrap();
-        assert!(huge.base().is_multiple_of(huge.len()));
-        assert_eq!(huge.len(), huge_page_size());
+        let huge = Scratch::huge(3).unwrap();
+        assert!(huge.base().is_multiple_of(huge_page_size()));
+        assert_eq!(huge.len(), 3 * huge_page_size());
         huge.write(huge.pages() - 1);
     }
 

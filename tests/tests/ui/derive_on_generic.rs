@@ -1,0 +1,9 @@
+use firn::*;
+
+#[derive(Trace)]
+struct Pair<T> {
+    first: T,
+    second: T,
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use firn::*;
+
+#[derive(Trace)]
+struct Holder {
+    held: Gc<'static, DataArray<u8>>,
+}
+
+fn main() {}

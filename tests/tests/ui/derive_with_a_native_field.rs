@@ -1,0 +1,8 @@
+use firn::*;
+
+#[derive(Trace)]
+struct Named {
+    name: String,
+}
+
+fn main() {}
