@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::census::{self, CensusArgs};
 use crate::doctor::{self, DoctorArgs};
 use crate::exit::{Exit, Failure};
 use crate::micro::{self, MicroArgs};
@@ -40,6 +41,9 @@ enum Command {
     /// Measure the collector's parts as ratios against floors of the same run
     #[command(after_help = EXIT_CODES)]
     Micro(MicroArgs),
+    /// Count how each memory operation takes the kernel's mmap_lock on this kernel
+    #[command(after_help = EXIT_CODES)]
+    Census(CensusArgs),
     /// Say what this machine can do, and the remedy for each thing that is missing
     #[command(after_help = EXIT_CODES)]
     Doctor(DoctorArgs),
@@ -69,6 +73,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         }
         Some(Command::Stress(args)) => stress(&args),
         Some(Command::Micro(args)) => micro::run(&args, print),
+        Some(Command::Census(args)) => census::run(&args, print),
         Some(Command::Doctor(args)) => doctor::run(&args, print),
     }
 }

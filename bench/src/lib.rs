@@ -5,6 +5,7 @@
 //! observations into figures ([`measure`]), `firn stress` puts the two together and prints
 //! ([`stress`]). Only [`cli`] prints errors and chooses exit codes.
 
+pub mod census;
 pub mod cli;
 pub mod clock;
 pub mod doctor;
