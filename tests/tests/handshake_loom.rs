@@ -92,6 +92,8 @@ impl Operations for Ops {
 
 type Meeting = Arc<Safepoints<Ops>>;
 
+// Loom's threads share one thread of the system, and loom checks the accesses.
+#[allow(clippy::arc_with_non_send_sync)]
 fn meeting() -> Meeting {
     AFTERS.set(0);
     Arc::new(Safepoints::new())

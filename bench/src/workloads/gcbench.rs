@@ -247,7 +247,7 @@ impl<'s> Program<'s> {
     }
 }
 
-/// a[i] = 1/i for the first half, in slices with a safepoint between them.
+/// `a[i]` = 1/i for the first half, in slices with a safepoint between them.
 fn fill(cx: &mut Scope<'_>, array: &Local<'_, DataArray<f64>>) {
     let half = array.get(cx).len() / 2;
     let mut slice = [0.0; 512];
