@@ -98,20 +98,7 @@ impl Backend for Art {
             self.installer.uffd.register_missing(heap, total * page)?;
             self.registered.store(total, Ordering::Relaxed);
         }
-        let view = View {
-            old_base: heap,
-            read_base: space.ranges[SHADOW].base(),
-            new_base: heap,
-            late_from: plan.late_page * page,
-            old_top: plan.top_page * page,
-            marked_pages: plan.marked_pages,
-            total_pages: total,
-            from_range: SHADOW,
-            from_records: space.records_index(),
-            to_range: HEAP,
-        };
-        space.set_current(HEAP, total);
-        Ok(view)
+        Ok(plan.switch(space, (SHADOW, HEAP), heap, space.ranges[SHADOW].base()))
     }
 
     fn publish(

@@ -47,6 +47,32 @@ impl FlipPlan {
     pub fn total_pages(&self) -> usize {
         self.marked_pages + (self.top_page - self.late_page)
     }
+
+    /// Makes range `to_range` current and describes the compaction that follows. Its contents were seen at
+    /// `old_base` and are now read at `read_base`, in (or on behalf of) range `from_range`.
+    fn switch(
+        &self,
+        space: &Space,
+        (from_range, to_range): (usize, usize),
+        old_base: usize,
+        read_base: usize,
+    ) -> View {
+        let page = space.geometry.page;
+        let view = View {
+            old_base,
+            read_base,
+            new_base: space.ranges[to_range].base(),
+            late_from: self.late_page * page,
+            old_top: self.top_page * page,
+            marked_pages: self.marked_pages,
+            total_pages: self.total_pages(),
+            from_range,
+            from_records: space.records_index(),
+            to_range,
+        };
+        space.set_current(to_range, self.total_pages());
+        view
+    }
 }
 
 /// A run of recycled pages that a collector thread builds in.

@@ -74,20 +74,8 @@ impl Backend for Mprotect {
             // fault handler until the page is published.
             unsafe { protect(space.ranges[to_range].base(), total * page, Protection::None)? };
         }
-        let view = View {
-            old_base: space.ranges[from_range].base(),
-            read_base: space.ranges[from_range].base(),
-            new_base: space.ranges[to_range].base(),
-            late_from: plan.late_page * page,
-            old_top: plan.top_page * page,
-            marked_pages: plan.marked_pages,
-            total_pages: total,
-            from_range,
-            from_records: space.records_index(),
-            to_range,
-        };
-        space.set_current(to_range, total);
-        Ok(view)
+        let base = space.ranges[from_range].base();
+        Ok(plan.switch(space, (from_range, to_range), base, base))
     }
 
     fn publish(

@@ -225,7 +225,6 @@ impl Backend for PingPong {
     fn flip(&self, space: &Space, plan: &FlipPlan) -> Result<View, Errno> {
         let from_range = space.current_index();
         let to_range = 1 - from_range;
-        let page = space.geometry.page;
         let mut read_base = space.ranges[from_range].base();
         if let Some(vault) = &self.vault {
             space.uncommit(take_all(&space.ranges[from_range].pool));
@@ -234,20 +233,8 @@ impl Backend for PingPong {
             unsafe { remap_dontunmap(read_base, space.geometry.range_bytes(), vault.base())? };
             read_base = vault.base();
         }
-        let view = View {
-            old_base: space.ranges[from_range].base(),
-            read_base,
-            new_base: space.ranges[to_range].base(),
-            late_from: plan.late_page * page,
-            old_top: plan.top_page * page,
-            marked_pages: plan.marked_pages,
-            total_pages: plan.total_pages(),
-            from_range,
-            from_records: space.records_index(),
-            to_range,
-        };
-        space.set_current(to_range, plan.total_pages());
-        Ok(view)
+        let old_base = space.ranges[from_range].base();
+        Ok(plan.switch(space, (from_range, to_range), old_base, read_base))
     }
 
     fn publish(
