@@ -9,6 +9,7 @@
 //! somebody else has published meanwhile; their hazards say what they read. What lies below both goes to the
 //! back end at once: it is the memory that the next runs are built in, and that mutators allocate from.
 
+use crate::allocate::READY_WHILE_COMPACTING;
 use crate::backend::{Source, Staging};
 use crate::build::{Builder, PageKind};
 use crate::core::{Core, phase};
@@ -82,6 +83,9 @@ impl Compactor {
                 }
                 self.run(core, slot, first, batch.min(end - first));
                 recycle(core, shared);
+                if worker == 0 && core.ready.count() < READY_WHILE_COMPACTING / 4 {
+                    core.make_ready(READY_WHILE_COMPACTING, || false);
+                }
             }
         }
         if let Some(staging) = self.staging.take() {

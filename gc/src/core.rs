@@ -11,16 +11,16 @@ use crate::fault::FaultDesk;
 use crate::install::Installer;
 use crate::mark::RootQueue;
 use crate::mutator::Mutator;
+use crate::ready::ReadyChunks;
 use crate::safepoint::{Operations, Safepoints, Slot};
 use crate::segments::Segments;
-use firn_heap::layout::{Header, LayoutId};
 use firn_heap::space::Space;
 use firn_heap::sys::Errno;
 use firn_heap::sys::map::MapError;
 use firn_heap::sys::thread::{gettid, monotonic_ns};
 use firn_heap::sys::uffd::{OpenError, Userfaultfd};
-use firn_heap::tlab::{Chunk, record};
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -145,6 +145,10 @@ pub struct Core {
     pub safepoints: Safepoints<Core>,
     /// Marking work.
     pub segments: Segments,
+    /// Chunks that mutators can take without populating them.
+    pub(crate) ready: ReadyChunks,
+    /// Ready chunks that a pause took out of the queue.
+    pub(crate) withdrawn: Mutex<Range<u64>>,
     /// Roots outside mutators.
     pub roots: Mutex<GlobalRoots>,
     /// Fault slots and records.
@@ -171,11 +175,11 @@ pub struct Core {
     pub start_at: AtomicUsize,
     /// Bytes of pages that allocation has taken, ever.
     pub allocated_bytes: AtomicU64,
-    trigger: Mutex<Option<Trigger>>,
+    pub(crate) trigger: Mutex<Option<Trigger>>,
     pub(crate) triggered: AtomicBool,
     /// Changes whenever memory may have become available; see [`Core::wait_for_memory`].
-    memory_epoch: AtomicU32,
-    memory_waiters: AtomicU32,
+    pub(crate) memory_epoch: AtomicU32,
+    pub(crate) memory_waiters: AtomicU32,
 }
 
 // SAFETY: the one non-Sync field, `view`, is written only with the world stopped and no handler inside
@@ -224,6 +228,7 @@ impl Core {
         config.workers = config.workers.max(1);
         let segments = Segments::new(space.geometry.range_bytes() / 8)?;
         let faults = FaultDesk::new(space.geometry.page, config.workers)?;
+        let ready = ReadyChunks::new(space.geometry.pages, config.chunk_pages)?;
         let start_at = AtomicUsize::new(space.geometry.pages);
         let core = Arc::new(Core {
             space,
@@ -231,6 +236,8 @@ impl Core {
             backend,
             safepoints: Safepoints::new(),
             segments,
+            ready,
+            withdrawn: Mutex::new(0..0),
             roots: Mutex::default(),
             faults,
             counters: Counters::default(),
@@ -342,185 +349,6 @@ impl Core {
         threads.iter().find(|&&(known, _)| known == tid).map_or(u32::MAX, |&(_, id)| id)
     }
 
-    /// Takes a mutator's buffer away and gives its untouched pages back.
-    fn retire(&self, mutator: &Mutator) {
-        // SAFETY: called for the mutator's part of a request, or on its own thread.
-        let local = unsafe { mutator.local() };
-        let range = self.space.current_index();
-        if let Some(rest) = local.tlab.retire(self.space.geometry.page) {
-            self.backend.give_back(&self.space, range, rest.first, rest.pages, rest.zeroed);
-        }
-    }
-
-    /// The allocation slow path: a new page, or a new chunk, or nothing if the budget is used up.
-    #[inline(never)]
-    pub fn allocate_slow(
-        &self,
-        mutator: &Mutator,
-        layout: LayoutId,
-        bytes: usize,
-    ) -> Option<usize> {
-        // SAFETY: the mutator's own running thread.
-        let local = unsafe { mutator.local() };
-        let page = self.space.geometry.page;
-        if let Some(address) = local.tlab.extend(self.space.records(), layout, bytes, page) {
-            return Some(address);
-        }
-        if bytes > self.config.chunk_pages * page / 2 {
-            return self.allocate_pages(layout, bytes);
-        }
-        if !self.refill(mutator, bytes) {
-            return None;
-        }
-        local.tlab.extend(self.space.records(), layout, bytes, page)
-    }
-
-    /// Sees to it that `bytes` more can be allocated from the buffer without failing.
-    pub fn refill(&self, mutator: &Mutator, bytes: usize) -> bool {
-        // SAFETY: the mutator's own running thread.
-        let local = unsafe { mutator.local() };
-        let page = self.space.geometry.page;
-        if bytes <= local.tlab.room() {
-            return true;
-        }
-        let wanted = self.config.chunk_pages.max(bytes.div_ceil(page));
-        self.retire(mutator);
-        let Some(chunk) = self.chunk(wanted) else { return false };
-        if chunk.pages * page < bytes {
-            let range = self.space.current_index();
-            self.space.records().clear_records(chunk.first, chunk.pages);
-            self.backend.give_back(&self.space, range, chunk.first, chunk.pages, chunk.zeroed);
-            return false;
-        }
-        local.tlab.start(self.space.records(), self.space.current().base(), chunk, page);
-        true
-    }
-
-    /// A chunk of up to `pages` pages (at most 64).
-    fn chunk(&self, pages: usize) -> Option<Chunk> {
-        // Free pages beyond the limit are compaction's (it copies before it recycles), and go back to the
-        // kernel at the cycle's end.
-        let room = self.space.geometry.limit_pages.saturating_sub(self.in_use());
-        let pages = pages.min(64).min(room);
-        if pages == 0 {
-            return None;
-        }
-        let first = self.space.grab(pages)?;
-        let (have, zeroed) = self.backend.populate(&self.space, first, pages);
-        if have == 0 {
-            self.space.ungrab(first, pages);
-            return None;
-        }
-        self.space.records().clear_records(first, pages);
-        self.took(have);
-        Some(Chunk { first, pages: have, zeroed })
-    }
-
-    fn took(&self, pages: usize) {
-        let bytes = (pages * self.space.geometry.page) as u64;
-        // Relaxed: a count.
-        self.allocated_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if self.in_use() >= self.start_at.load(Ordering::Relaxed)
-            && !self.triggered.swap(true, Ordering::Relaxed)
-            && let Some(trigger) = &*self.trigger.lock().unwrap()
-        {
-            trigger();
-        }
-    }
-
-    /// Pages in use, as the start threshold counts them: handed out in the current range since the last
-    /// cycle and what that cycle left, and large objects.
-    pub fn in_use(&self) -> usize {
-        self.space.committed().saturating_sub(self.space.free_pages())
-    }
-
-    /// A token for [`Core::wait_for_memory`], to be taken before the attempt that failed.
-    pub fn memory_epoch(&self) -> u32 {
-        // Acquire: pairs with the release in `memory_freed`.
-        self.memory_epoch.load(Ordering::Acquire)
-    }
-
-    /// Sleeps until memory may have become available since `epoch`. The caller must be blocked.
-    pub fn wait_for_memory(&self, epoch: u32) {
-        // SeqCst: either `memory_freed` sees the waiter, or the futex sees the new epoch.
-        self.memory_waiters.fetch_add(1, Ordering::SeqCst);
-        firn_heap::sys::futex::wait(&self.memory_epoch, epoch, None);
-        self.memory_waiters.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    /// Tells waiting mutators that memory may be available, or a cycle is over.
-    pub fn memory_freed(&self) {
-        // SeqCst: pairs with `wait_for_memory`; includes the release for `memory_epoch`.
-        self.memory_epoch.fetch_add(1, Ordering::SeqCst);
-        if self.memory_waiters.load(Ordering::SeqCst) > 0 {
-            firn_heap::sys::futex::wake_all(&self.memory_epoch);
-        }
-    }
-
-    /// Allocates an object on pages of its own.
-    fn allocate_pages(&self, layout: LayoutId, bytes: usize) -> Option<usize> {
-        let page = self.space.geometry.page;
-        let pages = bytes.div_ceil(page);
-        if self.space.geometry.limit_pages.saturating_sub(self.in_use()) < pages {
-            return None;
-        }
-        let first = self.space.grab(pages)?;
-        let base = self.space.current().base();
-        let records = self.space.records();
-        records.clear_records(first, pages);
-        let mut have = 0;
-        while have < pages {
-            let ask = (pages - have).min(64);
-            let (got, zeroed) = self.backend.populate(&self.space, first + have, ask);
-            for index in 0..got {
-                if zeroed >> index & 1 == 0 {
-                    let address = base + (first + have + index) * page;
-                    // SAFETY: a populated page that only this thread knows.
-                    unsafe { std::ptr::write_bytes(address as *mut u8, 0, page) };
-                }
-            }
-            have += got;
-            if got == 0 {
-                // Not enough after all: what there is becomes free pages of the range.
-                let range = self.space.current_index();
-                let mut done = 0;
-                while done < have {
-                    let part = (have - done).min(64);
-                    self.backend.give_back(&self.space, range, first + done, part, 0);
-                    done += part;
-                }
-                return None;
-            }
-        }
-        let start = base + first * page;
-        for index in 0..pages {
-            let entered = start + index * page;
-            records.set_record(first + index, record(start, start + bytes, entered, page, layout));
-        }
-        self.took(pages);
-        Some(start)
-    }
-
-    /// Allocates a large object of `words` words that holds no references.
-    pub fn allocate_large(&self, header: Header, words: usize) -> Option<usize> {
-        let pages = self.space.large.pages_for(words);
-        while !self.space.commit(pages) {
-            // Free pages of the moving ranges count too: give them up first.
-            if self.backend.release(&self.space, pages) == 0 {
-                return None;
-            }
-        }
-        // Relaxed: set before the handshake that starts marking; a mutator has seen that.
-        let marked = self.large_born_marked.load(Ordering::Relaxed);
-        let address = self.space.large.allocate(pages, header, marked);
-        if address.is_none() {
-            self.space.uncommit(pages);
-        } else {
-            self.took(pages);
-        }
-        address
-    }
-
     /// The write barrier's slow path: `old` is about to be overwritten while marking is on.
     #[inline(never)]
     pub fn log_overwritten(&self, mutator: &Mutator, old: u64) {
@@ -544,8 +372,14 @@ impl Core {
     }
 
     fn begin_marking(&self) {
+        // Ready chunks stay ready if they lie at the end of what was handed out.
+        let top = self.space.top();
+        let late_page = self.ready.lowest(top).unwrap_or_else(|| {
+            *self.withdrawn.lock().unwrap() = self.ready.withdraw();
+            top
+        });
         // Relaxed, all four: the release from the pause publishes them.
-        self.late_page.store(self.space.top(), Ordering::Relaxed);
+        self.late_page.store(late_page, Ordering::Relaxed);
         self.large_born_marked.store(true, Ordering::Relaxed);
         self.marking.store(true, Ordering::Relaxed);
         self.mark_ended.store(false, Ordering::Relaxed);
@@ -646,11 +480,13 @@ impl Core {
 
     /// The flip itself: the world is stopped.
     fn flip(&self) {
+        let top = self.space.top();
         let plan = FlipPlan {
             marked_pages: self.planned_pages.load(Ordering::Relaxed),
             late_page: self.late_page(),
-            top_page: self.space.top(),
+            top_page: self.ready.lowest(top).unwrap_or(top),
         };
+        *self.withdrawn.lock().unwrap() = self.ready.withdraw();
         match self.backend.flip(&self.space, &plan) {
             Err(errno) => *self.flip_failed.lock().unwrap() = Some(errno),
             Ok(view) => {

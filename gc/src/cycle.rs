@@ -3,6 +3,7 @@
 //! [`Collector::collect`] is the only driver; it runs on one thread at a time (the daemon's, usually) and
 //! reads like the description in the design: start, mark, plan, flip, compact, finish.
 
+use crate::allocate::READY_WHILE_COMPACTING;
 use crate::compact::{CompactShared, Compactor, complete};
 use crate::core::{Core, CoreError, Op};
 use crate::events::{Cause, CycleSummary, Event, PauseKind, Phase};
@@ -60,8 +61,12 @@ impl Collector {
         let cycle = core.cycle.fetch_add(1, Ordering::Relaxed) + 1;
         let begin = monotonic_ns();
         core.emit(Event::CycleBegin { cycle, cause, at: begin });
+        // Most of what must leave the to-range does so now: what is allocated between the first pause and
+        // the flip counts as live, so little else should happen in between.
+        core.backend.prepare(&core.space);
         self.verify(cycle, "before");
         self.pause(cycle, PauseKind::Start, Phase::Start, Op::StartMark);
+        core.return_withdrawn(false);
         let objects = self.mark(cycle);
         let (live_words, large_live) = self.plan(cycle, cause);
         let used_before = core.in_use();
@@ -69,6 +74,7 @@ impl Collector {
         if let Some(errno) = *core.flip_failed.lock().unwrap() {
             panic!("the kernel refused the flip of the {} back end: {errno}", core.backend.kind());
         }
+        core.return_withdrawn(true);
         self.compact(cycle);
         let released = self.finish(cycle);
         self.verify(cycle, "after");
@@ -178,6 +184,7 @@ impl Collector {
             return;
         }
         self.phase(cycle, Phase::Compact, || {
+            core.make_ready(READY_WHILE_COMPACTING, || false);
             let shared = CompactShared::new(core);
             self.workers.run(&|worker| {
                 self.compactors[worker].lock().unwrap().work(core, &shared, worker);

@@ -106,6 +106,28 @@ impl Installer {
         self.run(InstallKind::Move, dst, src, pages)
     }
 
+    /// Moves any number of pages to missing ones; returns how many, from the first on, have arrived. The first
+    /// page that cannot be moved ends it.
+    pub fn move_neighbours(&self, dst: usize, src: usize, pages: usize) -> usize {
+        let (mut done, mut attempts) = (0, 0);
+        while done < pages {
+            let (offset, left) = (done * self.page, (pages - done) * self.page);
+            let outcome = self.operate(InstallKind::Move, dst + offset, src + offset, left);
+            done += outcome.done / self.page;
+            let Some(errno) = outcome.error else { continue };
+            self.retries.note(InstallKind::Move, errno);
+            match errno {
+                Errno::EAGAIN | Errno::EINTR => std::thread::yield_now(),
+                Errno::ENOMEM if attempts < MEMORY_ATTEMPTS => {
+                    attempts += 1;
+                    std::thread::yield_now();
+                }
+                _ => break,
+            }
+        }
+        done
+    }
+
     #[inline(always)]
     fn operate(&self, kind: InstallKind, dst: usize, src: usize, len: usize) -> Outcome {
         match kind {

@@ -13,6 +13,7 @@
 //! | [`cycle`], [`workers`] | the driver and its threads |
 //! | [`events`] | what all reports are made of |
 
+mod allocate;
 pub mod backend;
 pub mod build;
 pub mod compact;
@@ -27,6 +28,7 @@ pub mod install;
 pub mod mark;
 pub mod mutator;
 pub mod plan;
+mod ready;
 pub mod safepoint;
 pub mod segments;
 mod sync;

@@ -13,6 +13,7 @@
 
 use crate::sys::map::MapError;
 use crate::table::Table;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Pages in a run: the bits of a word.
@@ -167,6 +168,31 @@ impl PagePool {
         }
         None
     }
+
+    /// Takes up to `most` neighbouring runs of 64 free pages that are all there; returns the page numbers.
+    pub fn take_neighbours(&self, most: usize) -> Option<Range<usize>> {
+        if most == 0 {
+            return None;
+        }
+        let first = self.take_full_run()?.first;
+        let mut end = first + RUN;
+        while end < first + most * RUN && end / RUN < self.free.len() {
+            // Acquire: pairs with the release in `put_mask`.
+            let full = self.free[end / RUN].compare_exchange(
+                u64::MAX,
+                0,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            );
+            if full.is_err() {
+                break;
+            }
+            self.count.fetch_sub(RUN, Ordering::Relaxed);
+            end += RUN;
+        }
+        self.cursor.store(end / RUN % self.free.len(), Ordering::Relaxed);
+        Some(first..end)
+    }
 }
 
 #[cfg(test)]
@@ -201,6 +227,17 @@ mod tests {
         }
         assert_eq!(seen.len(), 920);
         assert_eq!(pool.count(), 0);
+    }
+
+    #[test]
+    fn neighbouring_runs_come_out_together_up_to_a_gap() {
+        let pool = PagePool::new(64 * 10).unwrap();
+        pool.put(64, 64 * 5, false);
+        pool.put(64 * 7, 63, false);
+        assert_eq!(pool.take_neighbours(2), Some(64..192));
+        assert_eq!(pool.take_neighbours(8), Some(192..384));
+        assert_eq!(pool.take_neighbours(8), None, "a run that is not full stays");
+        assert_eq!(pool.count(), 63);
     }
 
     #[test]

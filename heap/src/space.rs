@@ -359,7 +359,7 @@ impl Space {
         self.committed.load(Ordering::Relaxed)
     }
 
-    /// Takes the last `pages` handed-out pages back, if nobody has been handed any since.
+    /// Takes the last `pages` handed-out pages, from `first` on, back, if nobody has been handed any since.
     pub fn ungrab(&self, first: usize, pages: usize) {
         // AcqRel: pairs with `grab`. A failure only wastes addresses until the next cycle.
         let _ =

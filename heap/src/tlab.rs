@@ -13,6 +13,7 @@
 //! objects can be walked from its record.
 
 use crate::WORD;
+use crate::blocks::prefetch_for_write;
 use crate::layout::LayoutId;
 use crate::space::{PageRecord, Records};
 
@@ -127,21 +128,23 @@ impl Tlab {
     }
 }
 
-/// Zeroes a page so that it ends up in the first-level cache, where the objects are about to be written.
+/// Zeroes a page so that it ends up in the first-level cache, where the objects are about to be written,
+/// and asks for the page behind it, which is zeroed next.
 ///
-/// In pieces, because a large `memset` uses string stores that leave the lines in outer caches or in
-/// memory: measured, allocating 32-byte objects then waited for each line a second time.
+/// Line by line, because a large `memset` uses string stores that leave the lines in outer caches or in
+/// memory, and because memory that was last written a whole heap ago is cold: with the next page on its way
+/// while this one is filled, zeroing and writing 32-byte objects took 3.4 ns each instead of 5.5-5.9
+/// (measured alone, without a collector).
 ///
 /// # Safety
 /// The page must be writable and nobody else's.
 #[inline(always)]
 unsafe fn zero_into_cache(address: usize, page: usize) {
-    const PIECE: usize = 1024;
-    for offset in (0..page).step_by(PIECE) {
-        // The size is hidden from the compiler, which would make one `memset` of the loop.
-        let piece = std::hint::black_box(PIECE);
-        // SAFETY: inside the page, whose size is a multiple of the piece.
-        unsafe { std::ptr::write_bytes((address + offset) as *mut u8, 0, piece) };
+    const LINE: usize = 64;
+    for offset in (0..page).step_by(LINE) {
+        // SAFETY: inside the page, whose size is a multiple of the line.
+        unsafe { ((address + offset) as *mut [u64; LINE / WORD]).write([0; LINE / WORD]) };
+        prefetch_for_write((address + offset + 2 * page) as *const u8);
     }
 }
 

@@ -113,7 +113,8 @@ impl Daemon {
                 schedule();
                 let _ = ready.send(());
                 let queue = BinaryHeap::new();
-                let work = Loop { collector, shared, policy, options, queue, serial: 0 };
+                let work =
+                    Loop { collector, shared, policy, options, queue, serial: 0, ahead: false };
                 // A cycle that ends half-way leaves every thread that needs the heap waiting for ever; the
                 // panic's message is out.
                 if catch_unwind(AssertUnwindSafe(|| work.run(&inbox))).is_err() {
@@ -236,6 +237,8 @@ struct Loop {
     options: Options,
     queue: BinaryHeap<Due>,
     serial: u64,
+    /// A cycle has ended: chunks can be made ready for what is allocated next.
+    ahead: bool,
 }
 
 impl Loop {
@@ -253,6 +256,10 @@ impl Loop {
             while self.queue.peek().is_some_and(|due| due.0 <= Instant::now()) {
                 let Some(Due(_, _, task)) = self.queue.pop() else { break };
                 self.perform(task);
+            }
+            if self.ahead {
+                self.shared.core.make_ready(usize::MAX, || !inbox.is_empty());
+                self.ahead = false;
             }
         }
         self.shared.progress.lock().unwrap().ended = true;
@@ -274,6 +281,7 @@ impl Loop {
             }
             Task::Trim => {
                 let core = &self.shared.core;
+                core.withdraw_ready();
                 let spare = core.space.free_pages();
                 core.backend.release(&core.space, spare / 2);
             }
@@ -314,5 +322,6 @@ impl Loop {
         drop(progress);
         self.shared.changed.notify_all();
         core.memory_freed();
+        self.ahead = !background;
     }
 }

@@ -108,6 +108,20 @@ pub trait Backend: Send + Sync {
     /// many, and which of them are zeroes; 0 if there is no memory left in the budget.
     fn populate(&self, space: &Space, first: usize, pages: usize) -> (usize, u64);
 
+    /// Whether [`Backend::move_ahead`] does anything.
+    fn moves_ahead(&self) -> bool {
+        false
+    }
+
+    /// Moves free pages to the current range, `pages` from `first` on, many at a time; returns how many have
+    /// arrived. The rest of the addresses stay without pages.
+    fn move_ahead(&self, _space: &Space, _first: usize, _pages: usize) -> usize {
+        0
+    }
+
+    /// After the flip: takes back pages that were moved ahead in what is the from-range now.
+    fn take_back(&self, _space: &Space, _view: &View, _first: usize, _pages: usize) {}
+
     /// Takes back populated pages of range `range` that were never entered.
     fn give_back(&self, space: &Space, range: usize, first: usize, pages: usize, zeroed: u64);
 

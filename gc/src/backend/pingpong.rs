@@ -13,18 +13,16 @@
 //! the lock), so that any use of an old address faults at once.
 
 use super::{Backend, FlipPlan, Source, Staging};
+use crate::allocate::RESERVE;
 use crate::build::View;
 use crate::config::{BackendKind, InstallKind};
 use crate::install::{Installed, Installer, low_mask};
-use firn_heap::pool::{PagePool, RUN};
+use firn_heap::pool::{PagePool, RUN, Taken};
 use firn_heap::space::{Range, Space};
 use firn_heap::sys::Errno;
 use firn_heap::sys::map::{Advice, MapError, Reservation, advise, remap_dontunmap};
 use firn_heap::table::Table;
 use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Pages that compaction can always build in, whatever mutators have taken.
-const RESERVE: usize = 4 * RUN;
 
 /// The default back end.
 pub struct PingPong {
@@ -80,6 +78,11 @@ impl PingPong {
     fn pools(&self, space: &Space) -> [usize; 3] {
         let current = space.current_index();
         [1 - current, PARKING, current]
+    }
+
+    /// Pages that taking a run from `pool` takes from the parking range.
+    fn parked_run(&self, pool: usize) -> usize {
+        if pool == PARKING { RUN } else { 0 }
     }
 
     fn left(&self, pool: usize, page: usize, pages: usize) {
@@ -207,10 +210,55 @@ impl Backend for PingPong {
         (have, zeroes)
     }
 
+    fn moves_ahead(&self) -> bool {
+        self.install == InstallKind::Move
+    }
+
+    fn move_ahead(&self, space: &Space, first: usize, pages: usize) -> usize {
+        let page = space.geometry.page;
+        let current = space.current_index();
+        let dst = space.current().base() + first * page;
+        let mut have = 0;
+        // The current range's own free pages are few, and moving them within it would gain nothing. What
+        // compaction builds in stays in the parking range, where it is in nobody's way.
+        for pool in [1 - current, PARKING] {
+            let range = self.range(space, pool);
+            while have < pages && space.parking.pool.count() >= RESERVE + self.parked_run(pool) {
+                let Some(runs) = range.pool.take_neighbours((pages - have) / RUN) else {
+                    break;
+                };
+                let source = range.base() + runs.start * page;
+                let moved = self.installer.move_neighbours(dst + have * page, source, runs.len());
+                have += moved;
+                if moved < runs.len() {
+                    // A page that cannot be moved (pinned, shared by a fork) is of no use here.
+                    self.discard(space, source + moved * page, 1);
+                    range.pool.put(runs.start + moved + 1, runs.len() - moved - 1, false);
+                    self.left(pool, runs.start, moved + 1);
+                    return have;
+                }
+                for first in runs.step_by(RUN) {
+                    self.left(pool, first, RUN);
+                }
+            }
+        }
+        have
+    }
+
+    fn take_back(&self, space: &Space, view: &View, first: usize, pages: usize) {
+        if self.vault.is_some() {
+            // They went to the vault with the rest, and are given back with it.
+            space.uncommit(pages);
+        } else {
+            space.ranges[view.from_range].pool.put(first, pages, false);
+        }
+    }
+
     fn give_back(&self, space: &Space, range: usize, first: usize, pages: usize, zeroed: u64) {
         if self.install == InstallKind::Move {
-            for page in 0..pages {
-                space.ranges[range].pool.put(first + page, 1, zeroed >> page & 1 != 0);
+            let all = Taken { first, mask: low_mask(pages), zeroed };
+            for (first, count, zeroed) in all.runs() {
+                space.ranges[range].pool.put(first, count, zeroed);
             }
         } else {
             let address = space.ranges[range].base() + first * space.geometry.page;
@@ -293,10 +341,10 @@ impl Backend for PingPong {
         }
     }
 
-    fn finish(&self, space: &Space, view: &View) -> usize {
+    fn finish(&self, space: &Space, _view: &View) -> usize {
         if let Some(vault) = &self.vault {
             // SAFETY: no page of the from-range is read any more.
-            let gone = unsafe { advise(vault.base(), view.old_top, Advice::DontNeed) };
+            let gone = unsafe { advise(vault.base(), vault.len(), Advice::DontNeed) };
             debug_assert!(gone.is_ok());
         }
         let over = space.committed().saturating_sub(space.geometry.limit_pages);

@@ -1,0 +1,272 @@
+//! Allocation's slow paths: where mutators' pages come from, and where they wait for memory.
+//!
+//! The fast path is a bump in the mutator's own chunk ([`firn_heap::tlab`]). When that is used up, a chunk
+//! comes from those made ready ahead ([`crate::ready`]), or from free pages, which the mutator then moves to
+//! their place itself, or fresh from the kernel while the budget lasts. Otherwise allocation fails here, and
+//! the runtime climbs its ladder. Nothing here takes a lock that a collector thread could hold while it is
+//! descheduled, except the trigger's, once in a cycle.
+
+use crate::core::Core;
+use crate::mutator::Mutator;
+use firn_heap::layout::{Header, LayoutId};
+use firn_heap::pool::RUN;
+use firn_heap::tlab::{Chunk, record};
+use std::sync::atomic::Ordering;
+
+/// Pages made ready by one call: what one flush of address translations is shared by.
+const AHEAD: usize = 8 * RUN;
+/// Free pages that stay for compaction to build in.
+pub(crate) const RESERVE: usize = 4 * RUN;
+/// Pages kept ready while compaction runs.
+pub(crate) const READY_WHILE_COMPACTING: usize = 2 * AHEAD;
+
+impl Core {
+    /// Takes a mutator's buffer away and gives its untouched pages back.
+    pub(crate) fn retire(&self, mutator: &Mutator) {
+        // SAFETY: called for the mutator's part of a request, or on its own thread.
+        let local = unsafe { mutator.local() };
+        let range = self.space.current_index();
+        if let Some(rest) = local.tlab.retire(self.space.geometry.page) {
+            self.backend.give_back(&self.space, range, rest.first, rest.pages, rest.zeroed);
+        }
+    }
+
+    /// The allocation slow path: a new page, or a new chunk, or nothing if the budget is used up.
+    #[inline(never)]
+    pub fn allocate_slow(
+        &self,
+        mutator: &Mutator,
+        layout: LayoutId,
+        bytes: usize,
+    ) -> Option<usize> {
+        // SAFETY: the mutator's own running thread.
+        let local = unsafe { mutator.local() };
+        let page = self.space.geometry.page;
+        if let Some(address) = local.tlab.extend(self.space.records(), layout, bytes, page) {
+            return Some(address);
+        }
+        if bytes > self.config.chunk_pages * page / 2 {
+            return self.allocate_pages(layout, bytes);
+        }
+        if !self.refill(mutator, bytes) {
+            return None;
+        }
+        local.tlab.extend(self.space.records(), layout, bytes, page)
+    }
+
+    /// Sees to it that `bytes` more can be allocated from the buffer without failing.
+    pub fn refill(&self, mutator: &Mutator, bytes: usize) -> bool {
+        // SAFETY: the mutator's own running thread.
+        let local = unsafe { mutator.local() };
+        let page = self.space.geometry.page;
+        if bytes <= local.tlab.room() {
+            return true;
+        }
+        let wanted = self.config.chunk_pages.max(bytes.div_ceil(page));
+        self.retire(mutator);
+        let Some(chunk) = self.chunk(wanted) else { return false };
+        if chunk.pages * page < bytes {
+            self.put_back(chunk);
+            return false;
+        }
+        local.tlab.start(self.space.records(), self.space.current().base(), chunk, page);
+        true
+    }
+
+    /// A chunk of up to `pages` pages (at most 64).
+    fn chunk(&self, pages: usize) -> Option<Chunk> {
+        // Free pages beyond the limit are compaction's (it copies before it recycles), and go back to the
+        // kernel at the cycle's end.
+        let room = self.space.geometry.limit_pages.saturating_sub(self.in_use());
+        let pages = pages.min(64).min(room);
+        if pages == 0 {
+            return None;
+        }
+        let ready = if pages == self.config.chunk_pages { self.ready.take() } else { None };
+        let chunk = match ready {
+            Some(first) => Chunk { first, pages, zeroed: 0 },
+            None => self.populate(pages)?,
+        };
+        self.took(chunk.pages);
+        Some(chunk)
+    }
+
+    /// Makes `pages` pages (at most 64) of the current range usable, or as many as there are.
+    fn populate(&self, pages: usize) -> Option<Chunk> {
+        let first = self.space.grab(pages)?;
+        self.space.records().clear_records(first, pages);
+        let (have, zeroed) = loop {
+            let supplied = self.backend.populate(&self.space, first, pages);
+            if supplied.0 > 0 {
+                break supplied;
+            }
+            if !self.dissolve_ready() {
+                self.space.ungrab(first, pages);
+                return None;
+            }
+        };
+        Some(Chunk { first, pages: have, zeroed })
+    }
+
+    /// Makes chunks ready ahead of allocation until there are `most` pages of them, free pages run short, or
+    /// `stop` says so. Only for the coordinating thread, and not between the first pause and the flip.
+    pub fn make_ready(&self, most: usize, stop: impl Fn() -> bool) {
+        let chunk = self.config.chunk_pages;
+        let batch = AHEAD.min(self.space.geometry.limit_pages / 16) / RUN * RUN;
+        if batch < chunk || !self.backend.moves_ahead() {
+            return;
+        }
+        while self.ready.count() + batch <= most && !stop() {
+            let Some(first) = self.space.grab(batch) else { return };
+            self.space.records().clear_records(first, batch);
+            let have = self.backend.move_ahead(&self.space, first, batch);
+            self.space.ungrab(first + have, batch - have);
+            for number in 0..have / chunk {
+                self.ready.put(first + number * chunk);
+            }
+            let rest = have % chunk;
+            if rest > 0 {
+                self.put_back(Chunk { first: first + have - rest, pages: rest, zeroed: 0 });
+            }
+            if have < batch {
+                return;
+            }
+        }
+    }
+
+    /// Takes all ready chunks back. Only for the coordinating thread, between cycles.
+    pub fn withdraw_ready(&self) {
+        while self.dissolve_ready() {}
+    }
+
+    /// Makes free pages of a ready chunk; false if there is none. Any thread that may allocate can.
+    fn dissolve_ready(&self) -> bool {
+        let Some(first) = self.ready.take() else { return false };
+        self.put_back(Chunk { first, pages: self.config.chunk_pages, zeroed: 0 });
+        true
+    }
+
+    /// Hands back the pages of chunks that a pause took out of the queue: `range` is the one they are in.
+    pub(crate) fn return_withdrawn(&self, flipped: bool) {
+        let numbers = std::mem::take(&mut *self.withdrawn.lock().unwrap());
+        let pages = self.config.chunk_pages;
+        for first in self.ready.withdrawn(numbers) {
+            if flipped {
+                // SAFETY: the flip has happened.
+                self.backend.take_back(&self.space, unsafe { self.view() }, first, pages);
+            } else {
+                self.put_back(Chunk { first, pages, zeroed: 0 });
+            }
+        }
+    }
+
+    fn put_back(&self, chunk: Chunk) {
+        let range = self.space.current_index();
+        self.backend.give_back(&self.space, range, chunk.first, chunk.pages, chunk.zeroed);
+    }
+
+    fn took(&self, pages: usize) {
+        let bytes = (pages * self.space.geometry.page) as u64;
+        // Relaxed: a count.
+        self.allocated_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if self.in_use() >= self.start_at.load(Ordering::Relaxed)
+            && !self.triggered.swap(true, Ordering::Relaxed)
+            && let Some(trigger) = &*self.trigger.lock().unwrap()
+        {
+            trigger();
+        }
+    }
+
+    /// Pages in use, as the start threshold counts them: handed out in the current range since the last
+    /// cycle and what that cycle left, and large objects.
+    pub fn in_use(&self) -> usize {
+        self.space.committed().saturating_sub(self.space.free_pages() + self.ready.count())
+    }
+
+    /// A token for [`Core::wait_for_memory`], to be taken before the attempt that failed.
+    pub fn memory_epoch(&self) -> u32 {
+        // Acquire: pairs with the release in `memory_freed`.
+        self.memory_epoch.load(Ordering::Acquire)
+    }
+
+    /// Sleeps until memory may have become available since `epoch`. The caller must be blocked.
+    pub fn wait_for_memory(&self, epoch: u32) {
+        // SeqCst: either `memory_freed` sees the waiter, or the futex sees the new epoch.
+        self.memory_waiters.fetch_add(1, Ordering::SeqCst);
+        firn_heap::sys::futex::wait(&self.memory_epoch, epoch, None);
+        self.memory_waiters.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Tells waiting mutators that memory may be available, or a cycle is over.
+    pub fn memory_freed(&self) {
+        // SeqCst: pairs with `wait_for_memory`; includes the release for `memory_epoch`.
+        self.memory_epoch.fetch_add(1, Ordering::SeqCst);
+        if self.memory_waiters.load(Ordering::SeqCst) > 0 {
+            firn_heap::sys::futex::wake_all(&self.memory_epoch);
+        }
+    }
+
+    /// Allocates an object on pages of its own.
+    fn allocate_pages(&self, layout: LayoutId, bytes: usize) -> Option<usize> {
+        let page = self.space.geometry.page;
+        let pages = bytes.div_ceil(page);
+        if self.space.geometry.limit_pages.saturating_sub(self.in_use()) < pages {
+            return None;
+        }
+        let first = self.space.grab(pages)?;
+        let base = self.space.current().base();
+        let records = self.space.records();
+        records.clear_records(first, pages);
+        let mut have = 0;
+        while have < pages {
+            let ask = (pages - have).min(64);
+            let (got, zeroed) = self.backend.populate(&self.space, first + have, ask);
+            for index in 0..got {
+                if zeroed >> index & 1 == 0 {
+                    let address = base + (first + have + index) * page;
+                    // SAFETY: a populated page that only this thread knows.
+                    unsafe { std::ptr::write_bytes(address as *mut u8, 0, page) };
+                }
+            }
+            have += got;
+            if got == 0 && !self.dissolve_ready() {
+                // Not enough after all: what there is becomes free pages of the range.
+                let range = self.space.current_index();
+                let mut done = 0;
+                while done < have {
+                    let part = (have - done).min(64);
+                    self.backend.give_back(&self.space, range, first + done, part, 0);
+                    done += part;
+                }
+                return None;
+            }
+        }
+        let start = base + first * page;
+        for index in 0..pages {
+            let entered = start + index * page;
+            records.set_record(first + index, record(start, start + bytes, entered, page, layout));
+        }
+        self.took(pages);
+        Some(start)
+    }
+
+    /// Allocates a large object of `words` words that holds no references.
+    pub fn allocate_large(&self, header: Header, words: usize) -> Option<usize> {
+        let pages = self.space.large.pages_for(words);
+        while !self.space.commit(pages) {
+            // Free pages of the moving ranges count too: give them up first.
+            if self.backend.release(&self.space, pages) == 0 && !self.dissolve_ready() {
+                return None;
+            }
+        }
+        // Relaxed: set before the handshake that starts marking; a mutator has seen that.
+        let marked = self.large_born_marked.load(Ordering::Relaxed);
+        let address = self.space.large.allocate(pages, header, marked);
+        if address.is_none() {
+            self.space.uncommit(pages);
+        } else {
+            self.took(pages);
+        }
+        address
+    }
+}
