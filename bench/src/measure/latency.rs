@@ -53,6 +53,17 @@ impl Recorder {
         self.histogram.len()
     }
 
+    /// The longest, exactly.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// The occupied buckets: upper edge (inclusive, nanoseconds) and number, ascending.
+    pub fn buckets(&self) -> Vec<(u64, u64)> {
+        let buckets = self.histogram.iter_recorded();
+        buckets.map(|b| (b.value_iterated_to(), b.count_since_last_iteration())).collect()
+    }
+
     /// Adds another thread's latencies to this one's.
     pub fn merge(&mut self, other: &Recorder) {
         self.histogram.add(&other.histogram).expect("all recorders have the same bounds");
