@@ -18,31 +18,50 @@ use super::mmu::{Interval, ThreadMmu, of_thread};
 
 /// A stop of all mutators.
 #[derive(Debug, Clone)]
-struct Pause {
-    kind: String,
-    requested: u64,
-    stopped: u64,
-    released: u64,
+pub struct Pause {
+    /// Number of the cycle.
+    pub cycle: u64,
+    /// `start`, `final mark`, `flip`, `verify`.
+    pub kind: String,
+    /// When it was asked for.
+    pub requested: u64,
+    /// When the last mutator had stopped.
+    pub stopped: u64,
+    /// When the first one could go on.
+    pub released: u64,
 }
 
 /// Something that kept one mutator from its work.
 #[derive(Debug, Clone, Copy)]
-struct Stall {
-    thread: u32,
-    begin: u64,
-    end: u64,
+pub struct Stall {
+    /// The mutator's number; `u32::MAX` for a thread that is none.
+    pub thread: u32,
+    /// Its begin.
+    pub begin: u64,
+    /// Its end.
+    pub end: u64,
 }
 
-#[derive(Debug, Default)]
-struct Log {
-    pauses: Vec<Pause>,
-    stops: Vec<Stall>,
-    faults: BTreeMap<String, Vec<Stall>>,
-    faults_lost: u64,
-    waits: Vec<Stall>,
-    phases: BTreeMap<(u8, String), Vec<Interval>>,
+/// What has been told so far, in the order of telling; times are monotonic nanoseconds.
+#[derive(Debug, Default, Clone)]
+pub struct Log {
+    /// Stops of all mutators.
+    pub pauses: Vec<Pause>,
+    /// Stops of single ones.
+    pub stops: Vec<Stall>,
+    /// Accesses to missing pages by outcome.
+    pub faults: BTreeMap<String, Vec<Stall>>,
+    /// Accesses that were not recorded.
+    pub faults_lost: u64,
+    /// Waits for memory.
+    pub waits: Vec<Stall>,
+    /// Phases by place in the cycle and name.
+    pub phases: BTreeMap<(u8, String), Vec<Interval>>,
+    /// The same with the number of the cycle.
+    pub cycle_phases: Vec<(u64, String, Interval)>,
     retries: BTreeMap<(String, i32), u64>,
-    cycles: Vec<CycleSummary>,
+    /// Cycles that have ended.
+    pub cycles: Vec<CycleSummary>,
 }
 
 /// Gathers the events of a heap.
@@ -57,13 +76,18 @@ impl Collector {
         Collector::default()
     }
 
+    /// A copy of everything told so far.
+    pub fn snapshot(&self) -> Log {
+        self.log().clone()
+    }
+
     fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The name of an enum's value as reports have it: words in lower case.
-fn label(value: &impl Debug) -> String {
+pub fn label(value: &impl Debug) -> String {
     let mut name = String::new();
     for c in format!("{value:?}").chars() {
         if c.is_uppercase() && !name.is_empty() {
@@ -93,16 +117,20 @@ impl Listener for Collector {
         let mut log = self.log();
         match event {
             Event::CycleBegin { .. } => {}
-            Event::Phase { phase, begin, end, .. } => {
+            Event::Phase { phase, begin, end, cycle } => {
                 let key = (position(*phase), label(phase));
+                log.cycle_phases.push((*cycle, key.1.clone(), (*begin, *end)));
                 log.phases.entry(key).or_default().push((*begin, *end));
             }
-            Event::Pause { kind, requested, stopped, released, .. } => log.pauses.push(Pause {
-                kind: label(kind),
-                requested: *requested,
-                stopped: *stopped,
-                released: *released,
-            }),
+            Event::Pause { kind, requested, stopped, released, cycle, .. } => {
+                log.pauses.push(Pause {
+                    cycle: *cycle,
+                    kind: label(kind),
+                    requested: *requested,
+                    stopped: *stopped,
+                    released: *released,
+                })
+            }
             Event::ThreadStop { thread, begin, end, .. } => {
                 log.stops.push(Stall { thread: *thread, begin: *begin, end: *end });
             }

@@ -75,7 +75,8 @@ impl Usage {
         self.downgraded += other.downgraded;
     }
 
-    fn add(&mut self, span: &Span) {
+    /// Adds one acquisition.
+    pub fn add(&mut self, span: &Span) {
         // What a downgrade began was not acquired.
         let continued = span.downgrade && !span.write;
         if !continued {
