@@ -255,8 +255,8 @@ mod tests {
             list,
             [
                 ("allocation stall", "", 100),
-                ("unknown", "", 60),
                 ("pause", "flip", 60),
+                ("unknown", "", 60),
                 ("pause", "own stop", 20),
                 ("fault built by itself", "", 10),
             ]

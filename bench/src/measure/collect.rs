@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use firn::FaultOutcome;
 use firn::events::{CycleSummary, Event, Listener, Phase};
 use firn_heap::sys::{Errno, page_size};
 use serde::Serialize;
@@ -65,15 +66,45 @@ pub struct Log {
 }
 
 /// Gathers the events of a heap.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Collector {
     log: Mutex<Log>,
 }
 
+impl Default for Collector {
+    fn default() -> Collector {
+        Collector::new()
+    }
+}
+
+/// Events of each sort for which there is room from the beginning. The lists grow on the collector's own
+/// threads, and growing takes `mmap_lock` for writing: the very thing that is being counted.
+const ROOM: usize = 1 << 16;
+/// The same for faults that built a page, which are the most.
+const FAULT_ROOM: usize = 1 << 20;
+
 impl Collector {
-    /// A collector that has seen nothing.
+    /// A collector that has seen nothing. Its memory is reserved, and used as events come.
     pub fn new() -> Collector {
-        Collector::default()
+        let faults = [("already mapped", ROOM), ("built", FAULT_ROOM), ("helped", ROOM)]
+            .into_iter()
+            .chain([("waited", ROOM)])
+            .map(|(outcome, room)| (outcome.to_owned(), Vec::with_capacity(room)))
+            .collect();
+        let phases = PHASES.into_iter().map(|phase| {
+            ((position(phase), label(&phase)), Vec::with_capacity(ROOM / 16))
+        });
+        let log = Log {
+            pauses: Vec::with_capacity(ROOM),
+            stops: Vec::with_capacity(ROOM),
+            faults,
+            waits: Vec::with_capacity(ROOM),
+            phases: phases.collect(),
+            cycle_phases: Vec::with_capacity(ROOM),
+            cycles: Vec::with_capacity(ROOM / 16),
+            ..Log::default()
+        };
+        Collector { log: Mutex::new(log) }
     }
 
     /// A copy of everything told so far.
@@ -97,6 +128,18 @@ pub fn label(value: &impl Debug) -> String {
     }
     name
 }
+
+/// All phases.
+const PHASES: [Phase; 8] = [
+    Phase::Verify,
+    Phase::Start,
+    Phase::Mark,
+    Phase::FinalMark,
+    Phase::Plan,
+    Phase::Flip,
+    Phase::Compact,
+    Phase::Finish,
+];
 
 /// Where a phase stands in a cycle.
 fn position(phase: Phase) -> u8 {
@@ -136,7 +179,17 @@ impl Listener for Collector {
             }
             Event::Fault { thread, begin, end, outcome, .. } => {
                 let stall = Stall { thread: *thread, begin: *begin, end: *end };
-                log.faults.entry(label(outcome)).or_default().push(stall);
+                // Ten thousands a cycle: the name is looked up, not made.
+                let name = match outcome {
+                    FaultOutcome::AlreadyMapped => "already mapped",
+                    FaultOutcome::Built => "built",
+                    FaultOutcome::Helped => "helped",
+                    FaultOutcome::Waited => "waited",
+                };
+                match log.faults.get_mut(name) {
+                    Some(list) => list.push(stall),
+                    None => _ = log.faults.insert(name.to_owned(), vec![stall]),
+                }
             }
             Event::FaultsLost { count } => log.faults_lost += count,
             Event::Retry { op, errno, count, .. } => {
@@ -382,7 +435,7 @@ fn moved<'a>(cycles: impl Iterator<Item = &'a CycleSummary>) -> Moved {
 #[cfg(test)]
 mod tests {
     use firn::events::PauseKind;
-    use firn::{FaultOutcome, InstallKind};
+    use firn::InstallKind;
 
     use super::*;
 
