@@ -19,4 +19,5 @@ pub mod report;
 pub mod results;
 pub mod schema;
 pub mod stress;
+pub mod trace;
 pub mod workloads;
