@@ -223,7 +223,8 @@ fn table(out: &mut String, table: &Table) {
         for (i, cell) in row.iter().enumerate() {
             let cell = escape(cell);
             let _ = match i {
-                0 => write!(out, "<th scope=\"row\">{cell}</th>"),
+                // Names of metrics may break behind their dots.
+                0 => write!(out, "<th scope=\"row\">{}</th>", cell.replace('.', ".<wbr>")),
                 _ if cell.chars().count() > 40 => write!(out, "<td class=\"long\">{cell}</td>"),
                 _ => write!(out, "<td>{cell}</td>"),
             };

@@ -41,13 +41,13 @@ pub fn of(section: &Section<'_>) -> (Vec<Picture>, Vec<Missing>) {
     type Draw = fn(&Section<'_>) -> Option<Picture>;
     let all: [(Draw, &'static str, &'static str); 7] = [
         (percentiles, "Percentile curves", "no distribution with buckets was recorded"),
+        (overrun, "Frame overrun", "the workload has no frames"),
         (timeline, "Worst of each 100 ms", "nothing was followed over time"),
         (
             utilization,
             "Mutator utilisation",
             "the runs have no mutators, or were shorter than a window",
         ),
-        (overrun, "Frame overrun", "the workload has no frames"),
         (stalls, "Stalls by cause and cycle", "no collection ran in the window"),
         (heat, "Fault latency over time", "no mutator touched a missing page"),
         (decades, "Lock waits by role", "mmap_lock was not recorded (that needs root and tracefs)"),
@@ -386,7 +386,7 @@ fn overrun(section: &Section<'_>) -> Option<Picture> {
     (!choices.is_empty()).then(|| Picture {
         kind: "overrun",
         title: "Frame overrun",
-        about: "The share of frames that ended later than so long after their deadline; left of zero, early. \
+        about: "The share of frames that ended later than so long after their deadline; left of zero, early (linear within a millisecond, logarithmic beyond). \
                 Where a curve crosses the zero line is the share of missed frames."
             .into(),
         data: json!({ "choices": choices }),

@@ -41,6 +41,11 @@
     const la = Math.log10(a), span = Math.log10(b) - la || 1;
     return { a, b, at: (v) => (Math.log10(Math.max(v, a)) - la) / span, from: (t) => 10 ** (la + t * span) };
   };
+  // Linear near zero, logarithmic far from it, in both directions.
+  const both = (a, b) => {
+    const la = Math.asinh(a), span = Math.asinh(b) - la || 1;
+    return { a, b, at: (v) => (Math.asinh(v) - la) / span, from: (t) => Math.sinh(la + t * span) };
+  };
   const decadesBetween = (a, b) => {
     const out = [];
     for (let e = Math.floor(Math.log10(a)); 10 ** e <= b * 1.0001; e++) if (10 ** e >= a * 0.9999) out.push(10 ** e);
@@ -250,8 +255,8 @@
       const shareAt = (c, x) => (x < c.x[0] ? 1 : x > c.x[c.x.length - 1] ? 0 : valueAt(c, x));
       const f = frame(plot, {
         name: `Frame overrun at ${choice.label}: ${choice.curves.map((c) => `${c.name} missed ${percent(shareAt(c, 0))}, latest ${c.x[c.x.length - 1].toFixed(1)} ms late`).join("; ")}.`,
-        x: linear(low, high), y: log(bottom, 1),
-        xticks: niceTicks(low, high, plot.clientWidth < 480 ? 4 : 7).map((v) => [v, (v > 0 ? "+" : "") + +v.toFixed(2)]),
+        x: both(low, high), y: log(bottom, 1),
+        xticks: [-1000, -100, -10, -1, 0, 1, 10, 100, 1000, 10000].filter((v) => v >= low && v <= high).map((v) => [v, (v > 0 ? "+" : "") + v]),
         yticks: decadesBetween(bottom, 1).map((v) => [v, percent(v)]), xlabel: "after the deadline, ms",
       });
       lines(f, choice.curves);
