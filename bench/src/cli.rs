@@ -11,10 +11,12 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::census::{self, CensusArgs};
+use crate::compare::{self, CompareArgs};
 use crate::doctor::{self, DoctorArgs};
 use crate::exit::{Exit, Failure};
 use crate::micro::{self, MicroArgs};
 use crate::progress::{Progress, Stop};
+use crate::report::{self, ReportArgs};
 use crate::stress::options::StressArgs;
 use crate::stress::report_json::Sink;
 use crate::stress::{report_json, report_text, run};
@@ -44,6 +46,12 @@ enum Command {
     /// Count how each memory operation takes the kernel's mmap_lock on this kernel
     #[command(after_help = EXIT_CODES)]
     Census(CensusArgs),
+    /// Draw runs as one page for a browser, and as a timeline for Perfetto
+    #[command(after_help = EXIT_CODES)]
+    Report(ReportArgs),
+    /// Say what is different between two groups of runs, and how sure that is
+    #[command(after_help = EXIT_CODES)]
+    Compare(CompareArgs),
     /// Say what this machine can do, and the remedy for each thing that is missing
     #[command(after_help = EXIT_CODES)]
     Doctor(DoctorArgs),
@@ -74,6 +82,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Some(Command::Stress(args)) => stress(&args),
         Some(Command::Micro(args)) => micro::run(&args, print),
         Some(Command::Census(args)) => census::run(&args, print),
+        Some(Command::Report(args)) => report::run(&args, print),
+        Some(Command::Compare(args)) => compare::run(&args, print),
         Some(Command::Doctor(args)) => doctor::run(&args, print),
     }
 }

@@ -8,11 +8,16 @@
 pub mod census;
 pub mod cli;
 pub mod clock;
+pub mod compare;
 pub mod doctor;
 pub mod exit;
 pub mod measure;
 pub mod micro;
 pub mod perf;
 pub mod progress;
+pub mod report;
+pub mod results;
+pub mod schema;
 pub mod stress;
+pub mod trace;
 pub mod workloads;

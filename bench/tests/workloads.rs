@@ -23,7 +23,7 @@ fn on_every_back_end(mib: usize, body: impl Fn(Bench<'_>)) {
         };
         println!("{backend}");
         let (stop, progress) = (Stop::new(), Progress::silent());
-        body(Bench { heap: &heap, stop: &stop, progress: &progress });
+        body(Bench::new(&heap, &stop, &progress));
     }
 }
 
@@ -151,7 +151,7 @@ fn a_stop_request_ends_every_workload_early_and_says_partial() {
     let heap = Heap::new(&options).unwrap();
     let (stop, progress) = (Stop::new(), Progress::silent());
     stop.interrupt();
-    let bench = Bench { heap: &heap, stop: &stop, progress: &progress };
+    let bench = Bench::new(&heap, &stop, &progress);
     let outcomes = [
         trees::run(bench, trees::TreesParams { depth: 10, threads: 2, seconds: 0.0 }).unwrap(),
         gcbench::run(

@@ -177,7 +177,7 @@ fn survives(ways: &[&str], what: What, op: Op, one_in: u64, reported: Errno) {
                 ..GraphParams::small(seed)
             };
             let (stop, progress) = (Stop::new(), Progress::silent());
-            let bench = Bench { heap: &heap, stop: &stop, progress: &progress };
+            let bench = Bench::new(&heap, &stop, &progress);
             let ran = graph::run_on(bench, &params);
             ran.unwrap_or_else(|error| panic!("{what:?} for {op:?}, {text}, seed {seed}: {error}"));
             // The counts are reported with the cycle that follows.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use firn::FaultOutcome;
 use firn::events::{CycleSummary, Event, Listener, Phase};
 use firn_heap::sys::{Errno, page_size};
 use serde::Serialize;
@@ -18,43 +19,97 @@ use super::mmu::{Interval, ThreadMmu, of_thread};
 
 /// A stop of all mutators.
 #[derive(Debug, Clone)]
-struct Pause {
-    kind: String,
-    requested: u64,
-    stopped: u64,
-    released: u64,
+pub struct Pause {
+    /// Number of the cycle.
+    pub cycle: u64,
+    /// `start`, `final mark`, `flip`, `verify`.
+    pub kind: String,
+    /// When it was asked for.
+    pub requested: u64,
+    /// When the last mutator had stopped.
+    pub stopped: u64,
+    /// When the first one could go on.
+    pub released: u64,
 }
 
 /// Something that kept one mutator from its work.
 #[derive(Debug, Clone, Copy)]
-struct Stall {
-    thread: u32,
-    begin: u64,
-    end: u64,
+pub struct Stall {
+    /// The mutator's number; `u32::MAX` for a thread that is none.
+    pub thread: u32,
+    /// Its begin.
+    pub begin: u64,
+    /// Its end.
+    pub end: u64,
 }
 
-#[derive(Debug, Default)]
-struct Log {
-    pauses: Vec<Pause>,
-    stops: Vec<Stall>,
-    faults: BTreeMap<String, Vec<Stall>>,
-    faults_lost: u64,
-    waits: Vec<Stall>,
-    phases: BTreeMap<(u8, String), Vec<Interval>>,
+/// What has been told so far, in the order of telling; times are monotonic nanoseconds.
+#[derive(Debug, Default, Clone)]
+pub struct Log {
+    /// Stops of all mutators.
+    pub pauses: Vec<Pause>,
+    /// Stops of single ones.
+    pub stops: Vec<Stall>,
+    /// Accesses to missing pages by outcome.
+    pub faults: BTreeMap<String, Vec<Stall>>,
+    /// Accesses that were not recorded.
+    pub faults_lost: u64,
+    /// Waits for memory.
+    pub waits: Vec<Stall>,
+    /// Phases by place in the cycle and name.
+    pub phases: BTreeMap<(u8, String), Vec<Interval>>,
+    /// The same with the number of the cycle.
+    pub cycle_phases: Vec<(u64, String, Interval)>,
     retries: BTreeMap<(String, i32), u64>,
-    cycles: Vec<CycleSummary>,
+    /// Cycles that have ended.
+    pub cycles: Vec<CycleSummary>,
 }
 
 /// Gathers the events of a heap.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Collector {
     log: Mutex<Log>,
 }
 
+impl Default for Collector {
+    fn default() -> Collector {
+        Collector::new()
+    }
+}
+
+/// Events of each sort for which there is room from the beginning. The lists grow on the collector's own
+/// threads, and growing takes `mmap_lock` for writing: the very thing that is being counted.
+const ROOM: usize = 1 << 16;
+/// The same for faults that built a page, which are the most.
+const FAULT_ROOM: usize = 1 << 20;
+
 impl Collector {
-    /// A collector that has seen nothing.
+    /// A collector that has seen nothing. Its memory is reserved, and used as events come.
     pub fn new() -> Collector {
-        Collector::default()
+        let faults = [("already mapped", ROOM), ("built", FAULT_ROOM), ("helped", ROOM)]
+            .into_iter()
+            .chain([("waited", ROOM)])
+            .map(|(outcome, room)| (outcome.to_owned(), Vec::with_capacity(room)))
+            .collect();
+        let phases = PHASES.into_iter().map(|phase| {
+            ((position(phase), label(&phase)), Vec::with_capacity(ROOM / 16))
+        });
+        let log = Log {
+            pauses: Vec::with_capacity(ROOM),
+            stops: Vec::with_capacity(ROOM),
+            faults,
+            waits: Vec::with_capacity(ROOM),
+            phases: phases.collect(),
+            cycle_phases: Vec::with_capacity(ROOM),
+            cycles: Vec::with_capacity(ROOM / 16),
+            ..Log::default()
+        };
+        Collector { log: Mutex::new(log) }
+    }
+
+    /// A copy of everything told so far.
+    pub fn snapshot(&self) -> Log {
+        self.log().clone()
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -63,7 +118,7 @@ impl Collector {
 }
 
 /// The name of an enum's value as reports have it: words in lower case.
-fn label(value: &impl Debug) -> String {
+pub fn label(value: &impl Debug) -> String {
     let mut name = String::new();
     for c in format!("{value:?}").chars() {
         if c.is_uppercase() && !name.is_empty() {
@@ -73,6 +128,18 @@ fn label(value: &impl Debug) -> String {
     }
     name
 }
+
+/// All phases.
+const PHASES: [Phase; 8] = [
+    Phase::Verify,
+    Phase::Start,
+    Phase::Mark,
+    Phase::FinalMark,
+    Phase::Plan,
+    Phase::Flip,
+    Phase::Compact,
+    Phase::Finish,
+];
 
 /// Where a phase stands in a cycle.
 fn position(phase: Phase) -> u8 {
@@ -93,22 +160,36 @@ impl Listener for Collector {
         let mut log = self.log();
         match event {
             Event::CycleBegin { .. } => {}
-            Event::Phase { phase, begin, end, .. } => {
+            Event::Phase { phase, begin, end, cycle } => {
                 let key = (position(*phase), label(phase));
+                log.cycle_phases.push((*cycle, key.1.clone(), (*begin, *end)));
                 log.phases.entry(key).or_default().push((*begin, *end));
             }
-            Event::Pause { kind, requested, stopped, released, .. } => log.pauses.push(Pause {
-                kind: label(kind),
-                requested: *requested,
-                stopped: *stopped,
-                released: *released,
-            }),
+            Event::Pause { kind, requested, stopped, released, cycle, .. } => {
+                log.pauses.push(Pause {
+                    cycle: *cycle,
+                    kind: label(kind),
+                    requested: *requested,
+                    stopped: *stopped,
+                    released: *released,
+                })
+            }
             Event::ThreadStop { thread, begin, end, .. } => {
                 log.stops.push(Stall { thread: *thread, begin: *begin, end: *end });
             }
             Event::Fault { thread, begin, end, outcome, .. } => {
                 let stall = Stall { thread: *thread, begin: *begin, end: *end };
-                log.faults.entry(label(outcome)).or_default().push(stall);
+                // Ten thousands a cycle: the name is looked up, not made.
+                let name = match outcome {
+                    FaultOutcome::AlreadyMapped => "already mapped",
+                    FaultOutcome::Built => "built",
+                    FaultOutcome::Helped => "helped",
+                    FaultOutcome::Waited => "waited",
+                };
+                match log.faults.get_mut(name) {
+                    Some(list) => list.push(stall),
+                    None => _ = log.faults.insert(name.to_owned(), vec![stall]),
+                }
             }
             Event::FaultsLost { count } => log.faults_lost += count,
             Event::Retry { op, errno, count, .. } => {
@@ -354,7 +435,7 @@ fn moved<'a>(cycles: impl Iterator<Item = &'a CycleSummary>) -> Moved {
 #[cfg(test)]
 mod tests {
     use firn::events::PauseKind;
-    use firn::{FaultOutcome, InstallKind};
+    use firn::InstallKind;
 
     use super::*;
 

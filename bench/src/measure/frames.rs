@@ -92,6 +92,12 @@ pub fn judge_latencies(latencies: &[u64]) -> Vec<FrameStats> {
         .collect()
 }
 
+/// The signed overruns behind [`judge_latencies`], by display rate.
+pub fn overruns_of(latencies: &[u64]) -> Vec<(u32, Vec<i64>)> {
+    let of = |hz| latencies.iter().map(|&l| l as i64 - period_ns(hz) as i64).collect();
+    RATES.iter().map(|&hz| (hz, of(hz))).collect()
+}
+
 fn longest_run(overruns: &[i64]) -> u64 {
     let (mut run, mut worst) = (0u64, 0u64);
     for &o in overruns {

@@ -41,6 +41,18 @@ impl Recorder {
         Recorder { histogram, max: 0 }
     }
 
+    /// One with these latencies, in nanoseconds.
+    pub fn of(latencies: impl IntoIterator<Item = u64>) -> Recorder {
+        let mut recorder = Recorder::new();
+        latencies.into_iter().for_each(|ns| recorder.record(ns));
+        recorder
+    }
+
+    /// The sum of the latencies, to the precision of the buckets.
+    pub fn total(&self) -> u64 {
+        (self.histogram.mean() * self.histogram.len() as f64) as u64
+    }
+
     /// Counts one latency, in nanoseconds.
     #[inline]
     pub fn record(&mut self, ns: u64) {
@@ -51,6 +63,17 @@ impl Recorder {
     /// How many latencies were recorded.
     pub fn count(&self) -> u64 {
         self.histogram.len()
+    }
+
+    /// The longest, exactly.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// The occupied buckets: upper edge (inclusive, nanoseconds) and number, ascending.
+    pub fn buckets(&self) -> Vec<(u64, u64)> {
+        let buckets = self.histogram.iter_recorded();
+        buckets.map(|b| (b.value_iterated_to(), b.count_since_last_iteration())).collect()
     }
 
     /// Adds another thread's latencies to this one's.
@@ -104,9 +127,7 @@ pub struct Percentiles {
 impl Percentiles {
     /// The figures of a list of durations in nanoseconds; `None` for an empty one.
     pub fn of(durations: impl IntoIterator<Item = u64>) -> Option<Percentiles> {
-        let mut recorder = Recorder::new();
-        durations.into_iter().for_each(|ns| recorder.record(ns));
-        recorder.percentiles()
+        Recorder::of(durations).percentiles()
     }
 }
 
@@ -151,6 +172,9 @@ pub struct Latency {
     /// The figures.
     #[serde(flatten)]
     pub percentiles: Percentiles,
+    /// All of them.
+    #[serde(skip)]
+    pub recorder: Recorder,
 }
 
 #[cfg(test)]

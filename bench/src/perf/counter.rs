@@ -21,7 +21,7 @@ use std::fs;
 
 use super::event::{Event, Mode, Target};
 use super::tracefs::{Format, Tracefs};
-use super::{Unavailable, recorder};
+use super::{Unavailable, formats};
 
 /// Which kernels have the lock's events.
 pub(super) const NEEDS: &str = "Linux 5.11 or newer with CONFIG_TRACING";
@@ -175,7 +175,7 @@ impl Formats {
         acquired.field("write", 1)?;
         acquired.field("success", 1)?;
         starting.field("write", 1)?;
-        Ok(Formats { acquired, starting, contention: recorder::own_contention() })
+        Ok(Formats { acquired, starting, contention: formats::own_contention() })
     }
 }
 

@@ -15,22 +15,29 @@
 //! | [`record`] | the layout of those records |
 //! | [`pair`] | from records to waits and holds |
 //! | [`histogram`] | decade histograms |
-//! | [`recorder`] | [`LockRecorder`]: waits and holds by thread and role |
+//! | [`symbols`], [`syscalls`] | where a thread sleeps, and what it was doing |
+//! | [`analysis`] | from records in order of time to what each thread did |
+//! | [`sampler`] | [`Sampler`]: the recording of all of it |
 //!
 //! Whatever is missing on the machine comes back as [`Unavailable`], which names it and its remedy;
 //! nothing here mounts, writes to sysctls, or pretends.
 
+pub mod analysis;
 pub mod btf;
 pub mod counter;
 pub mod event;
+mod formats;
 pub mod histogram;
 pub mod pair;
 pub mod record;
-pub mod recorder;
 pub mod ring;
+pub mod sampler;
+pub mod symbols;
+pub mod syscalls;
 pub mod tracefs;
 mod unavailable;
 
+pub use analysis::Window;
 pub use counter::{LockCounter, LockCounts};
-pub use recorder::{LockRecorder, LockReport};
+pub use sampler::{Recording, Sampler};
 pub use unavailable::Unavailable;

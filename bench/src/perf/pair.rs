@@ -71,6 +71,10 @@ pub struct Span {
     pub acquired: u64,
     /// When it gave it back, or downgraded it.
     pub released: u64,
+    /// It met the lock taken and waited in the kernel's slow path.
+    pub contended: bool,
+    /// What ended one held for writing, or began one held for reading, was a downgrade.
+    pub downgrade: bool,
 }
 
 /// One mode's figures of one thread.
@@ -123,8 +127,8 @@ impl ThreadStats {
 struct InFlight {
     /// When an attempt began, its mode, and whether it met contention.
     trying: Option<(u64, bool, bool)>,
-    /// When an attempt began and ended that gave the lock, and its mode.
-    held: Option<(u64, u64, bool)>,
+    /// The acquisition under way, with `released` not known yet.
+    held: Option<Span>,
 }
 
 /// Pairs events; see the module.
@@ -164,17 +168,33 @@ impl Pairing {
                         let stats = stats.mode(write);
                         stats.wait.add(time.saturating_sub(start));
                         stats.contended += u64::from(contended);
-                        flight.held = Some((start, time, write));
+                        flight.held = Some(Span {
+                            tid,
+                            write,
+                            start,
+                            acquired: time,
+                            released: time,
+                            contended,
+                            downgrade: false,
+                        });
                     } else {
                         stats.failed += 1;
                     }
                     None
                 }
-                (None, Some((start, since, true))) if !write && success => {
+                (None, Some(held)) if held.write && !write && success => {
                     stats.downgraded += 1;
-                    stats.write.hold.add(time.saturating_sub(since));
-                    flight.held = Some((time, time, false));
-                    Some(Span { tid, write: true, start, acquired: since, released: time })
+                    stats.write.hold.add(time.saturating_sub(held.acquired));
+                    flight.held = Some(Span {
+                        tid,
+                        write: false,
+                        start: time,
+                        acquired: time,
+                        released: time,
+                        contended: false,
+                        downgrade: true,
+                    });
+                    Some(Span { released: time, downgrade: true, ..held })
                 }
                 _ => {
                     self.unpaired += 1;
@@ -183,11 +203,11 @@ impl Pairing {
                 }
             },
             What::Released { write } => match flight.held.take() {
-                Some((start, since, mode)) if mode == write => {
-                    stats.mode(write).hold.add(time.saturating_sub(since));
+                Some(held) if held.write == write => {
+                    stats.mode(write).hold.add(time.saturating_sub(held.acquired));
                     // Thousands of short-lived threads and children must not pile up.
                     self.flight.remove(&(tid, mm));
-                    Some(Span { tid, write, start, acquired: since, released: time })
+                    Some(Span { released: time, ..held })
                 }
                 _ => {
                     self.unpaired += 1;
@@ -200,6 +220,12 @@ impl Pairing {
     /// Records were lost: forgets everything in flight.
     pub fn lost(&mut self) {
         self.flight.clear();
+    }
+
+    /// What a thread does with a lock right now: whether it tries to get it, and whether it has it.
+    pub fn now(&self, tid: u32, mm: u64) -> (bool, bool) {
+        let flight = self.flight.get(&(tid, mm));
+        flight.map_or((false, false), |f| (f.trying.is_some(), f.held.is_some()))
     }
 
     /// Events that had no counterpart.
@@ -244,8 +270,25 @@ mod tests {
             (20_200, 2, MM, GOT_R),
             (20_300, 2, MM, REL_R),
         ]);
-        let writer = Span { tid: 1, write: true, start: 0, acquired: 100, released: 20_100 };
-        let reader = Span { tid: 2, write: false, start: 10, acquired: 20_200, released: 20_300 };
+        let (contended, downgrade) = (false, false);
+        let writer = Span {
+            tid: 1,
+            write: true,
+            start: 0,
+            acquired: 100,
+            released: 20_100,
+            contended,
+            downgrade,
+        };
+        let reader = Span {
+            tid: 2,
+            write: false,
+            start: 10,
+            acquired: 20_200,
+            released: 20_300,
+            contended,
+            downgrade,
+        };
         assert_eq!(spans, [writer, reader]);
         assert_eq!(pairing.unpaired(), 0);
         let threads = pairing.into_threads();

@@ -5,6 +5,8 @@
 //! returns a [`Report`], and [`report_text`] and [`report_json`] present that. Every figure of
 //! the collector comes from its event stream.
 
+pub mod kernel_text;
+pub mod measured;
 pub mod options;
 pub mod page;
 pub mod report_json;
@@ -14,6 +16,7 @@ pub mod units;
 
 use crate::measure::collect::GcReport;
 use crate::measure::machine::MachineReport;
+use crate::schema::{Measuring, Run};
 use crate::workloads::{Outcome, Workload};
 
 /// Everything that one run found.
@@ -39,6 +42,10 @@ pub struct Report {
     pub side_table_bytes: u64,
     /// Where it ran.
     pub machine: MachineReport,
+    /// The same run in the common schema, with what the kernel's events said.
+    pub run: Run,
+    /// By which means it was measured.
+    pub measuring: Measuring,
 }
 
 /// The heap as it was set up, by the names of the options.

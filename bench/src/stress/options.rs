@@ -79,6 +79,10 @@ pub struct StressArgs {
     /// Short windows: shows that everything runs, measures little
     #[arg(long)]
     pub quick: bool,
+    /// Record the kernel's lock and scheduling events meanwhile: auto (where it is allowed) or off
+    /// [default: auto]
+    #[arg(long, value_name = "HOW", value_parser = ["auto", "off"])]
+    pub measure: Option<String>,
     /// Also write the report as JSON; `-` writes JSON alone to standard output
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -141,6 +145,8 @@ pub struct Plan {
     pub seed: u64,
     /// `--quick` was given.
     pub quick: bool,
+    /// Whether the kernel's events are recorded.
+    pub measure: bool,
     /// Where JSON goes.
     pub json: Option<PathBuf>,
 }
@@ -223,6 +229,7 @@ impl StressArgs {
             mutators,
             seed,
             quick: self.quick,
+            measure: self.measure.as_deref() != Some("off"),
             json: self.json.clone(),
         })
     }

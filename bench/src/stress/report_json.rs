@@ -11,17 +11,17 @@ use serde_json::{Value, json};
 
 use super::Report;
 use crate::exit::Failure;
+use crate::measure::environment;
+use crate::schema::Document;
 
-/// The value of `schema`.
-pub const SCHEMA: &str = "firn-stress-1";
+pub use crate::schema::STRESS as SCHEMA;
 
 /// The report as one JSON object.
 pub fn value(report: &Report) -> Value {
     let (outcome, gc) = (&report.outcome, &report.gc);
     let pauses = |kind: &str| gc.pauses.iter().find(|p| p.kind == kind);
     let all = pauses("all");
-    json!({
-        "schema": SCHEMA,
+    let flat = json!({
         "workload": report.workload.name(),
         "backend": report.setup.backend,
         "fault": report.setup.fault,
@@ -33,7 +33,6 @@ pub fn value(report: &Report) -> Value {
         "notes": report.setup.notes,
         "seed": report.seed,
         "quick": report.quick,
-        "partial": outcome.partial,
         "passed": report.passed(),
         "digest": outcome.digest.map(|d| format!("{d:016x}")),
         "checksum": outcome.checksum,
@@ -77,7 +76,17 @@ pub fn value(report: &Report) -> Value {
         "rss_peak_bytes": report.rss_peak_bytes,
         "side_table_bytes": report.side_table_bytes,
         "machine": report.machine,
-    })
+    });
+    let Value::Object(flat) = flat else { unreachable!("an object was written") };
+    let document = Document {
+        schema: SCHEMA.to_owned(),
+        environment: Some(environment::probe(report.measuring.clone())),
+        noise: None,
+        runs: vec![report.run.clone()],
+        partial: outcome.partial,
+        skipped: report.measuring.missing.clone(),
+    };
+    document.value_with(flat)
 }
 
 /// Where JSON goes. Opened before the run, so that a path that cannot be written is found out

@@ -3,9 +3,9 @@
 
 use std::fmt::Write;
 
-use super::Report;
 use super::page::{LABEL, Page};
 use super::units::{bytes, count, percent, signed_time, time};
+use super::{Report, kernel_text};
 use crate::measure::latency::Percentiles;
 
 /// The whole report, with a newline at its end.
@@ -21,6 +21,7 @@ pub fn text(report: &Report) -> String {
     phases(&mut page, report);
     moved(&mut page, report);
     utilization(&mut page, report);
+    kernel_text::kernel(&mut page, &report.run);
     surroundings(&mut page, report);
     page.finish()
 }
@@ -348,7 +349,7 @@ pub(super) mod tests {
     use crate::measure::collect::{Moved, StallFigures};
     use crate::measure::cpu::CpuUse;
     use crate::measure::frames::judge_latencies;
-    use crate::measure::latency::{Discipline, Latency};
+    use crate::measure::latency::{Discipline, Latency, Recorder};
     use crate::measure::machine::MachineReport;
     use crate::measure::mmu::of_thread;
     use crate::stress::SetupReport;
@@ -391,6 +392,7 @@ pub(super) mod tests {
                         reached_ops_s: 123_456_789.0,
                         saturated: false,
                         percentiles: wide,
+                        recorder: Recorder::new(),
                     },
                     Latency {
                         mode: Discipline::Metered,
@@ -398,8 +400,10 @@ pub(super) mod tests {
                         reached_ops_s: 123_456_789.0,
                         saturated: true,
                         percentiles: wide,
+                        recorder: Recorder::new(),
                     },
                 ],
+                overruns: Vec::new(),
                 frames: judge_latencies(&[1_000, 99_000_000_000, 3_000_000]),
                 frames_are: "virtual: the operations a thread does in half a period, closed loop",
                 checksum: Some(i64::MIN),
@@ -460,6 +464,8 @@ pub(super) mod tests {
             },
             rss_peak_bytes: Some(1 << 40),
             side_table_bytes: 1 << 30,
+            run: crate::stress::measured::empty("lru/x".into(), "lru".into(), "x".into(), 0),
+            measuring: Default::default(),
             machine: MachineReport {
                 kernel: "6.18.44-some-long-vendor-suffix".into(),
                 cpus: 128,

@@ -7,9 +7,10 @@ use firn::{BackendKind, Heap, HeapError};
 use firn_heap::sys::probe::peak_rss_bytes;
 
 use super::options::{Plan, Program};
-use super::{Report, SetupReport};
+use super::{Report, SetupReport, measured, report_text};
 use crate::exit::Failure;
 use crate::measure::collect::Collector;
+use crate::measure::gather::{Gather, Want};
 use crate::measure::machine::MachineReport;
 use crate::progress::{Progress, Stop};
 use crate::workloads::graph::{self, GraphError};
@@ -25,13 +26,17 @@ pub fn run(plan: &Plan, stop: &Stop, progress: &Progress) -> Result<Report, Fail
     let heap = Heap::new(&plan.options).map_err(|error| no_heap(&error))?;
     let collector = Arc::new(Collector::new());
     heap.add_listener(collector.clone());
-    let bench = Bench { heap: &heap, stop, progress };
+    let gather = Gather::start(Want { events: plan.measure, probe: plan.measure });
+    let notes = gather.notes().clone();
+    let bench = Bench { heap: &heap, stop, progress, notes: &notes };
     let outcome = workload(bench, plan);
     progress.finish();
     let outcome = outcome.map_err(|error| failure(error, plan))?;
+    gather.window().end(outcome.window.1);
+    let gathered = gather.stop();
     let setup = heap.setup();
     let uffd = matches!(setup.backend, BackendKind::Art | BackendKind::PingPong);
-    Ok(Report {
+    let mut report = Report {
         workload: plan.workload,
         setup: SetupReport {
             backend: setup.backend.to_string(),
@@ -49,7 +54,11 @@ pub fn run(plan: &Plan, stop: &Stop, progress: &Progress) -> Result<Report, Fail
         rss_peak_bytes: peak_rss_bytes().ok(),
         side_table_bytes: heap.stats().side_table_bytes as u64,
         machine,
-    })
+        run: measured::empty(String::new(), String::new(), String::new(), plan.seed),
+        measuring: gathered.measuring(),
+    };
+    report.run = measured::run(&report, &gathered, &collector, report_text::verdict(&report));
+    Ok(report)
 }
 
 fn workload(bench: Bench<'_>, plan: &Plan) -> Result<Outcome, WorkloadError> {

@@ -273,6 +273,7 @@ fn fill(cx: &mut Scope<'_>, array: &Local<'_, DataArray<f64>>) {
 pub fn run(bench: Bench<'_>, params: GcBenchParams) -> Result<Outcome, WorkloadError> {
     assert!(params.array >= 4 && params.depth >= 4, "gcbench needs an array and a tree");
     let (cpu, begin) = (CpuClock::now(), clock::now());
+    bench.notes.window().begin(begin);
     let (mut walls, mut partial, mut intact) = (Vec::new(), false, true);
     bench.progress.stage("gcbench");
     while !partial && (walls.is_empty() || clock::now() - begin < clock::ns(params.seconds)) {
@@ -307,6 +308,7 @@ pub fn run(bench: Bench<'_>, params: GcBenchParams) -> Result<Outcome, WorkloadE
         },
         latencies: Vec::new(),
         frames: Vec::new(),
+        overruns: Vec::new(),
         frames_are: "",
         // The peers' program prints whether both long-lived structures are intact, and no sum.
         checksum: (!walls.is_empty()).then_some(i64::from(intact)),

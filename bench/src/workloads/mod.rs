@@ -24,6 +24,7 @@ use crate::measure::cpu::CpuUse;
 use crate::measure::frames::FrameStats;
 use crate::measure::latency::Latency;
 use crate::measure::mmu::Interval;
+use crate::measure::notes::Notes;
 use crate::progress::{Progress, Stop};
 
 /// Which program runs.
@@ -89,6 +90,15 @@ pub struct Bench<'a> {
     pub stop: &'a Stop,
     /// Told how far the run is.
     pub progress: &'a Progress,
+    /// Told who the mutators are, when the window begins, and what took long.
+    pub notes: &'a Notes,
+}
+
+impl<'a> Bench<'a> {
+    /// A run that nobody takes notes of.
+    pub fn new(heap: &'a Heap, stop: &'a Stop, progress: &'a Progress) -> Bench<'a> {
+        Bench { heap, stop, progress, notes: Notes::nobody() }
+    }
 }
 
 /// How much was done in how long, in the measured window.
@@ -140,6 +150,8 @@ pub struct Outcome {
     pub latencies: Vec<Latency>,
     /// Frames judged by each display rate; empty where there are none.
     pub frames: Vec<FrameStats>,
+    /// Every frame's signed overrun in nanoseconds, by display rate.
+    pub overruns: Vec<(u32, Vec<i64>)>,
     /// What the frames were, for the report.
     pub frames_are: &'static str,
     /// The workload's own checksum, as the peers print it.
@@ -187,7 +199,10 @@ pub fn run_mutators<R: Send, E: Send>(
                     .name(format!("Mutator-{n}"))
                     .spawn_scoped(s, move || {
                         let _abort_on_panic = AbortOnPanic(bench.stop);
-                        let result = bench.heap.attach(|cx| body(n, cx));
+                        let result = bench.heap.attach(|cx| {
+                            bench.notes.mutator(cx.mutator_id());
+                            body(n, cx)
+                        });
                         if result.is_err() {
                             bench.stop.abort();
                         }

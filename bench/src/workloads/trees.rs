@@ -156,6 +156,7 @@ fn shorts<'s>(
 /// [`WorkloadError::OutOfMemory`] when the long-lived tree and one other do not fit in the heap.
 pub fn run(bench: Bench<'_>, params: TreesParams) -> Result<Outcome, WorkloadError> {
     let (cpu, begin) = (CpuClock::now(), clock::now());
+    bench.notes.window().begin(begin);
     let (mut walls, mut checksum, mut partial) = (Vec::new(), None, false);
     let want = expected_checksum(params.depth);
     let mut repeats_agree = true;
@@ -197,6 +198,7 @@ pub fn run(bench: Bench<'_>, params: TreesParams) -> Result<Outcome, WorkloadErr
         },
         latencies: Vec::new(),
         frames: Vec::new(),
+        overruns: Vec::new(),
         frames_are: "",
         checksum,
         digest: None,

@@ -8,6 +8,7 @@
 
 mod abi;
 mod scratch;
+pub mod zerocopy;
 
 use std::{
     ffi::c_void,

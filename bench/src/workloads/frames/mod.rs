@@ -15,8 +15,9 @@ use super::rng::{Rng, stream};
 use super::{Bench, Check, Outcome, Throughput, WorkloadError, run_mutators};
 use crate::clock;
 use crate::measure::cpu::{CpuClock, CpuUse};
-use crate::measure::frames::judge_latencies;
-use crate::measure::latency::{Discipline, Latency, Percentiles};
+use crate::measure::frames::{judge_latencies, overruns_of};
+use crate::measure::latency::{Discipline, Latency, Percentiles, Recorder};
+use crate::measure::notes::NotedFrame;
 
 /// Objects of a frame.
 const OBJECTS: usize = 14_560;
@@ -207,6 +208,7 @@ fn interface(
         let s0 = clock::now() + 10_000_000;
         if record {
             ui.window.0 = s0;
+            bench.notes.window().begin(s0);
         }
         for i in 0..frames {
             let vsync = s0 + (i as f64 * period) as u64;
@@ -220,6 +222,8 @@ fn interface(
             if record {
                 ui.durations.push(end - begin);
                 ui.latencies.push(end - vsync);
+                let deadline = vsync + period as u64;
+                bench.notes.frame(NotedFrame { number: i as u64, vsync, begin, end, deadline });
             }
             bench.progress.share(ui.walked as f64 / (warm + measured) as f64);
             if bench.stop.requested() {
@@ -309,6 +313,7 @@ fn outcome(params: FramesParams, ui: Ui) -> Outcome {
         reached_ops_s: per_second,
         saturated: false,
         percentiles,
+        recorder: Recorder::of(ui.latencies.iter().copied()),
     });
     let mut checks = Vec::new();
     let sum = ui.sum as i64;
@@ -334,6 +339,7 @@ fn outcome(params: FramesParams, ui: Ui) -> Outcome {
         throughput: Throughput { operations: frames, per_second, unit: "frames" },
         latencies: latency.into_iter().collect(),
         frames: judge_latencies(&ui.latencies),
+        overruns: overruns_of(&ui.latencies),
         frames_are: "real, paced at 120 Hz; each judged by the three budgets",
         checksum: (ui.walked > 0).then_some(sum),
         digest: None,

@@ -159,7 +159,7 @@ pub fn run(
         heap.add_listener(listener);
     }
     let (stop, progress) = (Stop::new(), Progress::silent());
-    run_on(Bench { heap: &heap, stop: &stop, progress: &progress }, params)
+    run_on(Bench::new(&heap, &stop, &progress), params)
 }
 
 /// What the threads of a run share outside the heap.

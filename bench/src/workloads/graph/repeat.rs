@@ -12,6 +12,7 @@ use crate::workloads::{Bench, Check, Outcome, Throughput};
 /// As [`super::run`].
 pub fn repeat(bench: Bench<'_>, params: &GraphParams, seconds: f64) -> Result<Outcome, GraphError> {
     let (cpu, begin) = (CpuClock::now(), clock::now());
+    bench.notes.window().begin(begin);
     let mut runs: Vec<GraphOutcome> = Vec::new();
     let mut walls = Vec::new();
     bench.progress.stage("graph");
@@ -57,6 +58,7 @@ pub fn repeat(bench: Bench<'_>, params: &GraphParams, seconds: f64) -> Result<Ou
         },
         latencies: Vec::new(),
         frames: Vec::new(),
+        overruns: Vec::new(),
         frames_are: "",
         checksum: None,
         digest: whole.first().map(|run| run.digest()),

@@ -21,6 +21,7 @@ use crate::clock;
 use crate::measure::cpu::{CpuClock, CpuUse};
 use crate::measure::frames::{RATES, VirtualRenderer, judge};
 use crate::measure::latency::{Discipline, Latency, Recorder};
+use crate::measure::notes::Slow;
 
 /// Entries of a cache in the specification.
 pub const SPEC_CAPACITY: usize = 213_000;
@@ -160,6 +161,9 @@ fn thread<'s>(shared: &Shared<'_>, n: usize, cx: &mut Scope<'s>) -> Result<Ran, 
             bench.progress.share(elapsed / total);
         }
         if stage.measured && n == 0 {
+            if cpu.is_none() {
+                bench.notes.window().begin(begin);
+            }
             cpu.get_or_insert_with(CpuClock::now);
         }
         let (hits, misses) = (cache.hits, cache.misses);
@@ -240,6 +244,7 @@ fn closed<'s>(
     let mut recorder = Recorder::new();
     let mut renderer = (stage.measured && warm_rate > 0.0)
         .then(|| VirtualRenderer::new(window.begin, stage.seconds, warm_rate));
+    let mut slow = Slow::new("operation");
     let from = clock::now();
     let mut a = from;
     while a < window.end && !bench.stop.requested() {
@@ -248,6 +253,7 @@ fn closed<'s>(
             cache.op(cx)?;
             let b = clock::now();
             recorder.record(b - a);
+            slow.offer(a, b);
             if let Some(renderer) = &mut renderer {
                 renderer.operation(b);
             }
@@ -257,6 +263,9 @@ fn closed<'s>(
             }
         }
         window.report(bench, a);
+    }
+    if stage.measured {
+        bench.notes.slow(slow);
     }
     Ok(Part {
         recorder,
@@ -278,6 +287,7 @@ fn metered<'s>(
     rate: f64,
 ) -> Result<Part, OutOfMemory> {
     let mut part = Part::default();
+    let mut slow = Slow::new("operation");
     let mut done = 0u64;
     let mut now = clock::now();
     'ticks: for k in 0u64.. {
@@ -290,9 +300,11 @@ fn metered<'s>(
         }
         let due = ((k + 1) as f64 * rate * TICK as f64 / 1e9) as u64;
         while done < due {
+            let begin = now;
             cache.op(cx)?;
             done += 1;
             now = clock::now();
+            slow.offer(begin, now);
             part.recorder.record(now - tick);
             if !stage.measured && now > window.end {
                 break 'ticks;
@@ -308,12 +320,16 @@ fn metered<'s>(
         }
     }
     part.seconds = (clock::now().max(window.begin + 1) - window.begin) as f64 / 1e9;
+    if stage.measured {
+        bench.notes.slow(slow);
+    }
     Ok(part)
 }
 
 fn outcome(params: &LruParams, ran: Vec<Ran>) -> Outcome {
     let partial = ran.iter().any(|r| r.partial);
     let (mut latencies, mut throughput, mut frames) = (Vec::new(), None, Vec::new());
+    let mut overruns = Vec::new();
     let (mut hits, mut misses) = (0, 0);
     for (i, stage) in params.stages.iter().enumerate().filter(|(_, s)| s.measured) {
         let parts: Vec<&Part> = ran.iter().filter_map(|r| r.parts.get(i)).collect();
@@ -329,6 +345,7 @@ fn outcome(params: &LruParams, ran: Vec<Ran>) -> Outcome {
             reached_ops_s: reached,
             saturated: parts.iter().any(|p| p.saturated),
             percentiles,
+            recorder: all.clone(),
         });
         throughput.get_or_insert(Throughput {
             operations: all.count(),
@@ -343,6 +360,7 @@ fn outcome(params: &LruParams, ran: Vec<Ran>) -> Outcome {
                 .enumerate()
                 .filter_map(|(r, &hz)| {
                     let lists: Vec<_> = parts.iter().map(|p| p.overruns[r].clone()).collect();
+                    overruns.push((hz, lists.concat()));
                     judge(hz, &lists)
                 })
                 .collect();
@@ -366,6 +384,7 @@ fn outcome(params: &LruParams, ran: Vec<Ran>) -> Outcome {
         }),
         latencies,
         frames,
+        overruns,
         frames_are: "virtual: the operations a thread does in half a period, closed loop",
         checksum: Some(ran.iter().fold(0u64, |sum, r| sum.wrapping_add(r.sum)) as i64),
         digest: None,
@@ -413,6 +432,7 @@ pub fn verify(
             cache.fill_one(cx)?;
         }
         let (cpu, begin) = (CpuClock::now(), clock::now());
+        bench.notes.window().begin(begin);
         for n in 0..ops {
             cache.op(cx)?;
             if n % 4096 == 0 {
@@ -446,6 +466,7 @@ pub fn verify(
         },
         latencies: Vec::new(),
         frames: Vec::new(),
+        overruns: Vec::new(),
         frames_are: "",
         checksum: verified.map(|v| v.sum),
         digest: None,

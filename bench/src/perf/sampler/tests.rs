@@ -6,25 +6,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use firn_heap::sys::ops::Scratch;
+use firn_heap::sys::{Reservation, page_size};
 
+use super::super::analysis::Thread;
 use super::super::counter::LockCounter;
 use super::*;
 
-fn recorder() -> Option<LockRecorder> {
-    LockRecorder::start(Options::default()).inspect_err(|e| println!("skipped: {e}")).ok()
+fn sampler() -> Option<Sampler> {
+    Sampler::start(Options::default(), Arc::default())
+        .inspect_err(|e| println!("skipped: {e}"))
+        .ok()
 }
 
-/// The figures of the one thread with this name.
-fn named<'a>(report: &'a LockReport, name: &str) -> &'a ThreadLocks {
-    let mut with = report.threads.iter().filter(|t| t.name == name);
-    let found = with.next().unwrap_or_else(|| panic!("no thread {name} in {:?}", report.threads));
+/// The one thread with this name.
+fn named<'a>(recording: &'a Recording, name: &str) -> (u32, &'a Thread) {
+    let mut with = recording.analysis.threads.iter().filter(|(_, t)| t.name == name);
+    let found = with.next().unwrap_or_else(|| panic!("no thread {name}"));
     assert!(with.next().is_none(), "two threads {name}");
-    found
+    (*found.0, found.1)
 }
 
 #[test]
 fn what_is_recorded_agrees_with_what_is_counted() {
-    let Some(recorder) = recorder() else { return };
+    let Some(sampler) = sampler() else { return };
     let counts = thread::Builder::new()
         .name("Agreement-7".into())
         .spawn(|| {
@@ -39,22 +43,29 @@ fn what_is_recorded_agrees_with_what_is_counted() {
         .unwrap()
         .join()
         .unwrap();
-    let report = recorder.stop();
-    assert_eq!((report.quality.lost, report.quality.damaged_bytes), (0, 0));
-    let stats = named(&report, "Agreement-7").stats;
+    let recording = sampler.stop();
+    let quality = recording.quality;
+    assert_eq!((quality.lost, quality.damaged_bytes), (0, 0));
+    let usage = &named(&recording, "Agreement-7").1.usage;
+    let writes = |f: &dyn Fn(&crate::perf::analysis::Usage) -> u64| -> u64 {
+        usage.iter().filter(|(k, _)| k.0).map(|(_, u)| f(u)).sum()
+    };
+    let taken = writes(&|u| u.wait.decades.count);
     assert!(counts.write >= 600 && counts.downgraded == 200, "{counts:?}");
     // The thread's own beginning and end, and opening the counter, take locks that are not counted.
-    assert!(stats.write.wait.count >= counts.write, "{stats:?}, {counts:?}");
-    assert!(stats.write.wait.count < counts.write + 50, "{stats:?}, {counts:?}");
-    assert!((200..220).contains(&stats.downgraded), "{stats:?}");
-    assert_eq!(stats.write.hold.count, stats.write.wait.count);
-    let role = report.by_role().into_iter().find(|(r, _)| r == "Agreement").unwrap();
-    assert_eq!(role.1, stats);
+    assert!(taken >= counts.write && taken < counts.write + 50, "{taken}, {counts:?}");
+    assert!((200..220).contains(&writes(&|u| u.downgraded)));
+    assert_eq!(writes(&|u| u.hold.decades.count), taken);
+    if recording.calls_known {
+        // Each operation under its own name: one `munmap` a reservation.
+        let unmapped = usage[&(true, "munmap")].wait.decades.count;
+        assert!((200..220).contains(&unmapped), "{unmapped}");
+    }
 }
 
 #[test]
 fn a_long_hold_is_kept_with_who_held_the_lock_and_who_waited_for_it() {
-    let Some(recorder) = recorder() else { return };
+    let Some(sampler) = sampler() else { return };
     // Several, as the waiter may be off its processor during one.
     let (pages, start) = ((64 << 20) / page_size(), clock::now());
     let ranges: Vec<_> = (0..4).map(|_| Scratch::anonymous(pages).unwrap()).collect();
@@ -80,35 +91,32 @@ fn a_long_hold_is_kept_with_who_held_the_lock_and_who_waited_for_it() {
             .unwrap();
     });
     let end = clock::now();
-    let report = recorder.stop();
-    let (unmapper, waiter) = (named(&report, "Unmapper"), named(&report, "Waiter"));
+    let recording = sampler.stop();
+    let ((unmapper, _), (waiter, stats)) =
+        (named(&recording, "Unmapper"), named(&recording, "Waiter"));
+    let analysis = &recording.analysis;
     // Giving back that many pages holds the lock, after the downgrade for reading, for long.
-    let long = |tid, write| report.long.iter().filter(move |s| s.tid == tid && s.write == write);
-    let held = long(unmapper.tid, false).max_by_key(|s| s.released - s.acquired).unwrap();
-    assert!(held.released - held.acquired >= 1_000_000, "{held:?}");
-    assert!(start <= held.start && held.start <= held.acquired && held.released <= end, "{held:?}");
-    assert_eq!(unmapper.stats.read.hold.max, held.released - held.acquired);
-    // A writer that comes meanwhile gets it only after it has been given back.
-    let overlapping: Vec<_> = long(unmapper.tid, false)
-        .flat_map(|held| long(waiter.tid, true).map(move |waited| (held, waited)))
-        .filter(|(held, waited)| waited.start < held.released && waited.acquired > held.acquired)
-        .collect();
-    assert!(!overlapping.is_empty(), "nobody waited: {:?}", report.long);
-    for (held, waited) in overlapping {
-        assert!(waited.acquired >= held.released, "{waited:?} {held:?}");
+    let long = analysis.kept.iter().filter(|k| k.span.tid == unmapper && !k.span.write);
+    let held = long.max_by_key(|k| k.span.released - k.span.acquired).unwrap();
+    let span = held.span;
+    assert!(span.released - span.acquired >= 1_000_000, "{held:?}");
+    assert!(start <= span.start && span.released <= end, "{held:?}");
+    // A writer that came meanwhile waited, and knows whom for.
+    let waits = analysis.kept.iter().filter(|k| k.span.tid == waiter && k.span.write);
+    let worst = waits.max_by_key(|k| k.span.acquired - k.span.start).expect("nobody waited");
+    let holders = &analysis.holders[worst.holders.0 as usize..][..worst.holders.1 as usize];
+    assert_eq!(holders.first().map(|h| h.tid), Some(unmapper), "{worst:?} {holders:?}");
+    if recording.calls_known {
+        assert_eq!(holders[0].operation, "munmap");
     }
-    if report.contention_known {
-        assert!(waiter.stats.write.contended >= 1, "{:?}", waiter.stats);
+    if recording.contention_known {
+        assert!(stats.usage.values().any(|u| u.contended >= 1), "{stats:?}");
     }
-}
-
-#[test]
-fn the_kernel_says_where_its_lock_lies() {
-    let Some((_, filter)) = own_contention() else {
-        println!("skipped: no type information, no contention event, or no right to use them");
-        return;
-    };
-    assert!(filter.starts_with("lock_addr == 0xffff"), "{filter}");
+    if recording.switches_known {
+        let blocked = stats.blocked;
+        assert!(blocked.in_mmap_lock > 0, "{blocked:?}");
+        assert!(blocked.in_mmap_lock <= blocked.uninterruptible, "{blocked:?}");
+    }
 }
 
 #[test]

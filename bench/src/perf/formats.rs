@@ -1,0 +1,226 @@
+//! The descriptions of all events that are recorded, and which of this process's records mean what.
+
+use firn_heap::sys::{Reservation, page_size};
+
+use super::event::{Event, Mode, Target};
+use super::pair::{LockEvent, What};
+use super::record::{self, Record, Sample};
+use super::ring::Ring;
+use super::tracefs::{Field, Format, Tracefs};
+use super::{Unavailable, btf, counter, syscalls};
+
+/// The events' descriptions, and the fields that are used.
+#[derive(Debug)]
+pub(super) struct Formats {
+    pub(super) start: LockFormat,
+    pub(super) acquired: LockFormat,
+    success: Field,
+    pub(super) released: LockFormat,
+    /// Contention on any lock, and how far `mmap_lock` lies from the start of its address space.
+    pub(super) contention: Option<(Format, Field, u64)>,
+    pub(super) sched: Option<SchedFormats>,
+    pub(super) calls: Option<CallFormats>,
+    kind: Field,
+    common_pid: Field,
+}
+
+#[derive(Debug)]
+pub(super) struct LockFormat {
+    pub(super) format: Format,
+    pub(super) mm: Field,
+    write: Field,
+}
+
+/// Who runs and who is woken.
+#[derive(Debug)]
+pub(super) struct SchedFormats {
+    pub(super) switch: Format,
+    prev_state: Field,
+    next_pid: Field,
+    pub(super) wakeup: Format,
+    woken: Field,
+}
+
+/// System calls.
+#[derive(Debug)]
+pub(super) struct CallFormats {
+    pub(super) enter: Format,
+    enter_id: Field,
+    args: usize,
+    pub(super) exit: Format,
+}
+
+/// What a record says.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Seen {
+    /// Of the lock.
+    Lock(LockEvent),
+    /// The thread was taken off its processor in `state`, and `next` came on it.
+    Switch {
+        /// The kernel's state bits; 0 and 256 are runnable.
+        state: u64,
+        /// The thread that runs now, by its id in the first namespace.
+        next: i32,
+    },
+    /// A thread was made runnable, by its id in the first namespace.
+    Wake(i32),
+    /// A followed system call began.
+    Enter(&'static str),
+    /// It ended.
+    Exit,
+}
+
+impl LockFormat {
+    fn read(tracefs: &Tracefs, name: &str) -> Result<LockFormat, Unavailable> {
+        let format = tracefs.event("mmap_lock", name, counter::NEEDS)?;
+        let (mm, write) = (format.field("mm", 8)?.clone(), format.field("write", 1)?.clone());
+        Ok(LockFormat { format, mm, write })
+    }
+}
+
+impl SchedFormats {
+    fn read(tracefs: &Tracefs) -> Result<SchedFormats, Unavailable> {
+        let needs = "a kernel with CONFIG_TRACING";
+        let switch = tracefs.event("sched", "sched_switch", needs)?;
+        let wakeup = tracefs.event("sched", "sched_wakeup", needs)?;
+        Ok(SchedFormats {
+            prev_state: switch.field("prev_state", 8)?.clone(),
+            next_pid: switch.field("next_pid", 4)?.clone(),
+            woken: wakeup.field("pid", 4)?.clone(),
+            switch,
+            wakeup,
+        })
+    }
+}
+
+impl CallFormats {
+    fn read(tracefs: &Tracefs) -> Result<CallFormats, Unavailable> {
+        let needs = "a kernel with CONFIG_FTRACE_SYSCALLS";
+        let enter = tracefs.event("raw_syscalls", "sys_enter", needs)?;
+        let exit = tracefs.event("raw_syscalls", "sys_exit", needs)?;
+        let args = enter.field("args", 48)?.offset;
+        exit.field("id", 8)?;
+        Ok(CallFormats { enter_id: enter.field("id", 8)?.clone(), args, enter, exit })
+    }
+}
+
+impl Formats {
+    pub(super) fn read() -> Result<Formats, Unavailable> {
+        let tracefs = Tracefs::find()?;
+        let acquired = LockFormat::read(&tracefs, "mmap_lock_acquire_returned")?;
+        Ok(Formats {
+            start: LockFormat::read(&tracefs, "mmap_lock_start_locking")?,
+            success: acquired.format.field("success", 1)?.clone(),
+            kind: acquired.format.field("common_type", 2)?.clone(),
+            common_pid: acquired.format.field("common_pid", 4)?.clone(),
+            acquired,
+            released: LockFormat::read(&tracefs, "mmap_lock_released")?,
+            contention: contention(&tracefs),
+            sched: SchedFormats::read(&tracefs).ok(),
+            calls: CallFormats::read(&tracefs).ok(),
+        })
+    }
+
+    /// The id, in the first namespace, of the thread that a record is of.
+    pub(super) fn global_id(&self, sample: &Sample<'_>) -> Option<i32> {
+        Some(self.common_pid.value(sample.raw)? as i32)
+    }
+
+    /// What a sample says, if it is one that is known; `mm` is this process's address space.
+    pub(super) fn seen(&self, sample: &Sample<'_>, mm: u64) -> Option<Seen> {
+        let (id, raw) = (self.kind.value(sample.raw)?, sample.raw);
+        let lock =
+            |mm, what| Some(Seen::Lock(LockEvent { time: sample.time, tid: sample.tid, mm, what }));
+        let mode = |f: &LockFormat| Some((f.mm.value(raw)?, f.write.value(raw)? != 0));
+        if id == self.start.format.id {
+            let (mm, write) = mode(&self.start)?;
+            return lock(mm, What::Start { write });
+        }
+        if id == self.acquired.format.id {
+            let (mm, write) = mode(&self.acquired)?;
+            return lock(mm, What::Acquired { write, success: self.success.value(raw)? != 0 });
+        }
+        if id == self.released.format.id {
+            let (mm, write) = mode(&self.released)?;
+            return lock(mm, What::Released { write });
+        }
+        if let Some(calls) = &self.calls {
+            if id == calls.enter.id {
+                let number = calls.enter_id.value(raw)? as i64;
+                let second = raw.get(calls.args + 8..calls.args + 16)?;
+                let second = u64::from_ne_bytes(second.try_into().ok()?);
+                return Some(Seen::Enter(syscalls::name(number, second)));
+            }
+            if id == calls.exit.id {
+                return Some(Seen::Exit);
+            }
+        }
+        if let Some(sched) = &self.sched {
+            if id == sched.switch.id {
+                let state = sched.prev_state.value(raw)?;
+                return Some(Seen::Switch { state, next: sched.next_pid.value(raw)? as i32 });
+            }
+            if id == sched.wakeup.id {
+                return Some(Seen::Wake(sched.woken.value(raw)? as i32));
+            }
+        }
+        if self.contention.as_ref().is_some_and(|(f, ..)| f.id == id) {
+            // The filter lets through the lock of one address space only.
+            return lock(mm, What::Contended);
+        }
+        None
+    }
+}
+
+/// The event of contention, its address field, and where to look for `mmap_lock`; `None` where the
+/// kernel has no such event (before 5.19) or does not say where its lock lies.
+fn contention(tracefs: &Tracefs) -> Option<(Format, Field, u64)> {
+    let format = tracefs.event("lock", "contention_begin", "Linux 5.19 or newer").ok()?;
+    let field = format.field("lock_addr", 8).ok()?.clone();
+    Some((format, field, btf::mmap_lock_offset()?))
+}
+
+/// The filter that lets contention on the lock of this process's address space through, and the
+/// event it is for; `None` where the one or the other is not to be known.
+pub(super) fn own_contention() -> Option<(Format, String)> {
+    let formats = Formats::read().ok()?;
+    let mm = own_mm(&formats).ok()?;
+    let (format, field, offset) = formats.contention?;
+    let filter = format!("{} == {:#x}", field.name, mm.wrapping_add(offset));
+    Some((format, filter))
+}
+
+/// What the kernel calls the address space of this process in its events: learnt from an event that
+/// this thread causes.
+pub(super) fn own_mm(formats: &Formats) -> Result<u64, Unavailable> {
+    let mode = Mode::Record { callchain: false, names: false, wakeup_bytes: 1 };
+    let event = Event::open(&formats.start.format, Target::Thread(0), mode, None, "write == 1")?;
+    let mut ring = Ring::new(&event, page_size())?;
+    event.enable_group()?;
+    drop(Reservation::anonymous(page_size(), page_size(), "firn: lock probe"));
+    event.disable_group()?;
+    let mut mm = None;
+    ring.drain(|bytes| {
+        if let Some(Record::Sample(sample)) = record::parse(bytes, false) {
+            mm = mm.or(formats.start.mm.value(sample.raw));
+        }
+    });
+    mm.ok_or_else(|| Unavailable::Format {
+        event: event.name().to_owned(),
+        what: "mapping memory did not cause the event".to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_says_where_its_lock_lies() {
+        let Some((_, filter)) = own_contention() else {
+            println!("skipped: no type information, no contention event, or no right to use them");
+            return;
+        };
+        assert!(filter.starts_with("lock_addr == 0xffff"), "{filter}");
+    }
+}
