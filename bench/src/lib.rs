@@ -14,6 +14,7 @@ pub mod measure;
 pub mod micro;
 pub mod perf;
 pub mod progress;
+pub mod scenario;
 pub mod schema;
 pub mod stress;
 pub mod workloads;
