@@ -17,6 +17,7 @@ use crate::exit::{Exit, Failure};
 use crate::micro::{self, MicroArgs};
 use crate::progress::{Progress, Stop};
 use crate::report::{self, ReportArgs};
+use crate::scenario::{self, options::ScenarioArgs};
 use crate::stress::options::StressArgs;
 use crate::stress::report_json::Sink;
 use crate::stress::{report_json, report_text, run};
@@ -40,6 +41,9 @@ enum Command {
     /// what it cost them
     #[command(after_help = EXIT_CODES)]
     Stress(Box<StressArgs>),
+    /// Run situations that are hostile to mmap_lock, and say what they do to it and to mutators
+    #[command(after_help = EXIT_CODES)]
+    Scenario(Box<ScenarioArgs>),
     /// Measure the collector's parts as ratios against floors of the same run
     #[command(after_help = EXIT_CODES)]
     Micro(MicroArgs),
@@ -80,6 +84,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             Ok(Exit::Done)
         }
         Some(Command::Stress(args)) => stress(&args),
+        Some(Command::Scenario(args)) => scenario::run(&args, print),
         Some(Command::Micro(args)) => micro::run(&args, print),
         Some(Command::Census(args)) => census::run(&args, print),
         Some(Command::Report(args)) => report::run(&args, print),

@@ -17,6 +17,7 @@ pub mod perf;
 pub mod progress;
 pub mod report;
 pub mod results;
+pub mod scenario;
 pub mod schema;
 pub mod stress;
 pub mod trace;

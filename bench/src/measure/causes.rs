@@ -102,7 +102,7 @@ fn merge(into: &mut Vec<LockHolder>, more: Vec<LockHolder>) {
 }
 
 /// Calls by which a collector changes mappings while the world stands.
-const FLIP_CALLS: [&str; 6] =
+pub const FLIP_CALLS: [&str; 6] =
     ["mremap", "UFFDIO_REGISTER", "UFFDIO_UNREGISTER", "mprotect", "madvise", "munmap"];
 
 impl<'a> Causes<'a> {
@@ -154,7 +154,7 @@ impl<'a> Causes<'a> {
             for p in self.log.pauses.iter().filter(|p| near(p.stopped, p.released)) {
                 let claimed = free.claim((p.stopped, p.released));
                 let who = self.blockers((p.stopped, p.released));
-                found.add("pause", claimed, &p.kind, who);
+                found.add("pause", claimed, p.kind, who);
             }
         }
         for off in self.off.get(&tid).into_iter().flatten() {
@@ -235,7 +235,7 @@ mod tests {
         log.waits.push(Stall { thread: 4, begin: 100, end: 200 });
         log.pauses.push(Pause {
             cycle: 1,
-            kind: "flip".into(),
+            kind: "flip",
             requested: 140,
             stopped: 150,
             released: 260,

@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use firn::FaultOutcome;
-use firn::events::{CycleSummary, Event, Listener, Phase};
+use firn::events::{CycleSummary, Event, Listener, PauseKind, Phase};
 use firn_heap::sys::{Errno, page_size};
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ pub struct Pause {
     /// Number of the cycle.
     pub cycle: u64,
     /// `start`, `final mark`, `flip`, `verify`.
-    pub kind: String,
+    pub kind: &'static str,
     /// When it was asked for.
     pub requested: u64,
     /// When the last mutator had stopped.
@@ -57,9 +57,9 @@ pub struct Log {
     /// Waits for memory.
     pub waits: Vec<Stall>,
     /// Phases by place in the cycle and name.
-    pub phases: BTreeMap<(u8, String), Vec<Interval>>,
+    pub phases: BTreeMap<(u8, &'static str), Vec<Interval>>,
     /// The same with the number of the cycle.
-    pub cycle_phases: Vec<(u64, String, Interval)>,
+    pub cycle_phases: Vec<(u64, &'static str, Interval)>,
     retries: BTreeMap<(String, i32), u64>,
     /// Cycles that have ended.
     pub cycles: Vec<CycleSummary>,
@@ -91,9 +91,9 @@ impl Collector {
             .chain([("waited", ROOM)])
             .map(|(outcome, room)| (outcome.to_owned(), Vec::with_capacity(room)))
             .collect();
-        let phases = PHASES.into_iter().map(|phase| {
-            ((position(phase), label(&phase)), Vec::with_capacity(ROOM / 16))
-        });
+        let phases = PHASES
+            .into_iter()
+            .map(|phase| ((position(phase), phase_name(phase)), Vec::with_capacity(ROOM / 16)));
         let log = Log {
             pauses: Vec::with_capacity(ROOM),
             stops: Vec::with_capacity(ROOM),
@@ -141,6 +141,30 @@ const PHASES: [Phase; 8] = [
     Phase::Finish,
 ];
 
+/// A phase's name.
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Verify => "verify",
+        Phase::Start => "start",
+        Phase::Mark => "mark",
+        Phase::FinalMark => "final mark",
+        Phase::Plan => "plan",
+        Phase::Flip => "flip",
+        Phase::Compact => "compact",
+        Phase::Finish => "finish",
+    }
+}
+
+/// A pause's name.
+fn pause_name(kind: PauseKind) -> &'static str {
+    match kind {
+        PauseKind::Start => "start",
+        PauseKind::FinalMark => "final mark",
+        PauseKind::Flip => "flip",
+        PauseKind::Verify => "verify",
+    }
+}
+
 /// Where a phase stands in a cycle.
 fn position(phase: Phase) -> u8 {
     match phase {
@@ -161,14 +185,14 @@ impl Listener for Collector {
         match event {
             Event::CycleBegin { .. } => {}
             Event::Phase { phase, begin, end, cycle } => {
-                let key = (position(*phase), label(phase));
-                log.cycle_phases.push((*cycle, key.1.clone(), (*begin, *end)));
+                let key = (position(*phase), phase_name(*phase));
+                log.cycle_phases.push((*cycle, key.1, (*begin, *end)));
                 log.phases.entry(key).or_default().push((*begin, *end));
             }
             Event::Pause { kind, requested, stopped, released, cycle, .. } => {
                 log.pauses.push(Pause {
                     cycle: *cycle,
-                    kind: label(kind),
+                    kind: pause_name(*kind),
                     requested: *requested,
                     stopped: *stopped,
                     released: *released,
@@ -354,7 +378,7 @@ impl Collector {
                     let list = || list.iter().filter(|(b, e)| within(*b, *e)).map(|(b, e)| e - b);
                     let total_ns = list().sum();
                     Some(PhaseFigures {
-                        phase: phase.clone(),
+                        phase: (*phase).to_owned(),
                         wall_ns: Percentiles::of(list())?,
                         total_ns,
                     })
@@ -380,7 +404,7 @@ fn length(stall: &Stall) -> u64 {
 }
 
 fn pause_figures(pauses: &[&Pause]) -> Vec<PauseFigures> {
-    let mut kinds: Vec<&str> = pauses.iter().map(|p| p.kind.as_str()).collect();
+    let mut kinds: Vec<&str> = pauses.iter().map(|p| p.kind).collect();
     kinds.sort_unstable();
     kinds.dedup();
     let of = |name: &str, filter: &dyn Fn(&Pause) -> bool| {
@@ -434,7 +458,6 @@ fn moved<'a>(cycles: impl Iterator<Item = &'a CycleSummary>) -> Moved {
 
 #[cfg(test)]
 mod tests {
-    use firn::events::PauseKind;
     use firn::InstallKind;
 
     use super::*;

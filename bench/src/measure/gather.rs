@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::causes::Causes;
+use super::causes::{Causes, FLIP_CALLS};
 use super::collect::{Collector, Log, label};
 use super::hiccup::{Hiccups, Probe};
 use super::mmu::of_thread;
@@ -13,7 +13,7 @@ use super::notes::{INTERVAL, Mutator, NotedFrame, Notes, Slow};
 use super::proc::Watch;
 use super::rows::{self, Phases};
 use crate::clock;
-use crate::perf::analysis::{State, is_collector};
+use crate::perf::analysis::{State, is_collector, overlap};
 use crate::perf::sampler::{self, role};
 use crate::perf::{Recording, Sampler, Window};
 use crate::schema::{
@@ -70,6 +70,12 @@ impl Gather {
     /// Begins; nothing counts before the window does.
     pub fn start(want: Want) -> Gather {
         let window = Arc::new(Window::closed());
+        let notes = Arc::new(Notes::new(window.clone()));
+        Gather::start_on(window, notes, want)
+    }
+
+    /// Begins with a window and notes that threads have already.
+    pub fn start_on(window: Arc<Window>, notes: Arc<Notes>, want: Want) -> Gather {
         let (mut missing, mut sampler) = (Vec::new(), None);
         if want.events {
             match Sampler::start(sampler::Options::default(), window.clone()) {
@@ -82,7 +88,6 @@ impl Gather {
             _ => None,
         };
         let probe = if want.probe { Probe::start(window.clone()) } else { None };
-        let notes = Arc::new(Notes::new(window.clone()));
         Gather { window, notes, sampler, watch, probe, missing, origin: clock::now() }
     }
 
@@ -144,12 +149,36 @@ impl Gathered {
         }
     }
 
+    /// For each flip in `window`: how long whoever carried it out waited for `mmap_lock` meanwhile, nanoseconds
+    /// (waits of 20 us or more; zero is a flip that did not wait). `None` where locks were not recorded.
+    pub fn lock_waits_in_flips(
+        &self,
+        collector: &Collector,
+        window: (u64, u64),
+    ) -> Option<Vec<u64>> {
+        let kept = &self.recording.as_ref()?.analysis.kept;
+        let log = collector.snapshot();
+        let mutators: Vec<u32> = self.mutators.iter().map(|m| m.tid).collect();
+        let carries_out = |tid: u32| mutators.contains(&tid) || is_collector(&self.name(tid));
+        let waits: Vec<_> = kept
+            .iter()
+            .filter(|k| FLIP_CALLS.contains(&k.operation) && carries_out(k.span.tid))
+            .map(|k| (k.span.start, k.span.acquired))
+            .collect();
+        let flips = log.pauses.iter().filter(|p| p.kind == "flip");
+        let inside = flips.filter(|p| p.stopped >= window.0 && p.released <= window.1);
+        let waited = |p: &super::collect::Pause| {
+            waits.iter().map(|w| overlap(*w, (p.stopped, p.released))).sum()
+        };
+        Some(inside.map(waited).collect())
+    }
+
     /// Fills in everything that does not depend on the scenario.
     pub fn fill(&self, run: &mut Run, collector: Option<&Collector>, fill: Fill<'_>) {
         let log = collector.map(Collector::snapshot).unwrap_or_default();
         let at = |t: u64| t.saturating_sub(self.origin);
         let phases = Phases::new(
-            log.cycle_phases.iter().map(|(_, name, when)| (*when, name.clone())).collect(),
+            log.cycle_phases.iter().map(|(_, name, when)| (*when, (*name).to_owned())).collect(),
         );
         run.origin_ns = self.origin;
         run.window = (at(fill.window.0), at(fill.window.1));
@@ -183,7 +212,7 @@ impl Gathered {
         let kinds = |f: &dyn Fn(&super::collect::Pause) -> u64| {
             let mut by_kind: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
             for p in &pauses {
-                by_kind.entry(&p.kind).or_default().push(f(p));
+                by_kind.entry(p.kind).or_default().push(f(p));
             }
             let all = pauses.iter().filter(|p| p.kind != "verify").map(|p| f(p));
             let all = (!pauses.is_empty())
@@ -200,7 +229,7 @@ impl Gathered {
             .phases
             .iter()
             .map(|((_, name), list)| StallKind {
-                kind: name.clone(),
+                kind: (*name).to_owned(),
                 ns: Distribution::of(
                     list.iter().filter(|(b, e)| within(*b, *e)).map(|(b, e)| e - b),
                 ),
@@ -225,7 +254,7 @@ impl Gathered {
                     .iter()
                     .filter(|p| p.0 == c.cycle)
                     .map(|(_, name, (b, e))| PhaseSpan {
-                        name: name.clone(),
+                        name: (*name).to_owned(),
                         begin: at(*b),
                         end: at(*e),
                     })
@@ -235,7 +264,7 @@ impl Gathered {
                     .iter()
                     .filter(|p| p.cycle == c.cycle)
                     .map(|p| schema::Pause {
-                        kind: p.kind.clone(),
+                        kind: p.kind.to_owned(),
                         requested: at(p.requested),
                         stopped: at(p.stopped),
                         released: at(p.released),

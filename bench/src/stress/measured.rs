@@ -105,7 +105,6 @@ pub fn rate(hz: u32, overruns: &[i64]) -> FrameRate {
 /// writing the records, which is measured on this machine right now.
 pub fn cost(gathered: &Gathered, cpu_s: f64) -> Option<Cost> {
     let recording = gathered.recording.as_ref()?;
-    let seconds = (recording.span.1.saturating_sub(recording.span.0)) as f64 / 1e9;
     let events = recording.quality.records as f64;
     let own = recording.cpu_ns as f64 / 1e9 + events * RECORD_NS / 1e9;
     let whole = cpu_s.max(1e-9);
@@ -119,8 +118,15 @@ pub fn cost(gathered: &Gathered, cpu_s: f64) -> Option<Cost> {
         percent,
         flagged: percent > 5.0,
         source: Source::Program,
-        events_per_s: events / seconds.max(1e-9),
+        events_per_s: events_per_s(gathered),
     })
+}
+
+/// Kernel events recorded, a second.
+pub fn events_per_s(gathered: &Gathered) -> f64 {
+    let Some(recording) = &gathered.recording else { return 0.0 };
+    let seconds = recording.span.1.saturating_sub(recording.span.0) as f64 / 1e9;
+    recording.quality.records as f64 / seconds.max(1e-9)
 }
 
 /// Nanoseconds that the kernel needs for a record, measured on 6.18.

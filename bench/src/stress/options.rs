@@ -116,7 +116,7 @@ impl std::str::FromStr for Mode {
 }
 
 /// Reads a duration: a number of seconds, or one with the unit ms, s, m or h.
-fn seconds(text: &str) -> Result<f64, String> {
+pub fn seconds(text: &str) -> Result<f64, String> {
     let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
     let (number, unit) = units
         .into_iter()

@@ -75,7 +75,7 @@ fn workload(bench: Bench<'_>, plan: &Plan) -> Result<Outcome, WorkloadError> {
 }
 
 /// What a heap that cannot be made means for the user.
-fn no_heap(error: &HeapError) -> Failure {
+pub fn no_heap(error: &HeapError) -> Failure {
     let mut message = error.to_string();
     if error.is_userfaultfd_refused() && !message.contains("--backend stw") {
         message +=
