@@ -8,6 +8,7 @@
 pub mod census;
 pub mod cli;
 pub mod clock;
+pub mod compare;
 pub mod doctor;
 pub mod exit;
 pub mod measure;
