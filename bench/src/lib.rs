@@ -15,6 +15,8 @@ pub mod measure;
 pub mod micro;
 pub mod perf;
 pub mod progress;
+pub mod report;
+pub mod results;
 pub mod schema;
 pub mod stress;
 pub mod workloads;

@@ -114,7 +114,10 @@ impl Gate {
         after.dedup();
         let only = match &after[..] {
             [] => {
-                return Err(error(text, "it names no metric (`firn compare --metrics` lists them)"));
+                return Err(error(
+                    text,
+                    "it names no metric (`firn compare --metrics` lists them)",
+                ));
             }
             [one] => Some(one.clone()),
             _ => None,
