@@ -11,6 +11,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::census::{self, CensusArgs};
+use crate::compare::{self, CompareArgs};
 use crate::doctor::{self, DoctorArgs};
 use crate::exit::{Exit, Failure};
 use crate::kernels::options::KernelsArgs;
@@ -47,6 +48,9 @@ enum Command {
     /// Count how each memory operation takes the kernel's mmap_lock on this kernel
     #[command(after_help = EXIT_CODES)]
     Census(CensusArgs),
+    /// Say what is different between two groups of runs, and how sure that is
+    #[command(after_help = EXIT_CODES)]
+    Compare(CompareArgs),
     /// Say what this machine can do, and the remedy for each thing that is missing
     #[command(after_help = EXIT_CODES)]
     Doctor(DoctorArgs),
@@ -110,6 +114,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Some(Command::Stress(args)) => stress(&args),
         Some(Command::Micro(args)) => micro::run(&args, print),
         Some(Command::Census(args)) => census::run(&args, print),
+        Some(Command::Compare(args)) => compare::run(&args, print),
         Some(Command::Doctor(args)) => doctor::run(&args, print),
         Some(Command::Selftest(args)) => selftest::run(&args, print),
         Some(Command::Kernels(args)) => kernels::run(&args, print),

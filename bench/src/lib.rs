@@ -8,6 +8,7 @@
 pub mod census;
 pub mod cli;
 pub mod clock;
+pub mod compare;
 pub mod doctor;
 pub mod exit;
 pub mod kernels;
@@ -15,6 +16,8 @@ pub mod measure;
 pub mod micro;
 pub mod perf;
 pub mod progress;
+pub mod report;
+pub mod results;
 pub mod schema;
 pub mod selftest;
 pub mod stress;
