@@ -7,6 +7,7 @@
 
 pub mod builtins;
 pub mod mem;
+pub mod numbers;
 pub mod object;
 pub mod symbol;
 pub mod trap;

@@ -6,6 +6,12 @@
 //!
 //! Each file of builtins ends in a table, `pub const TABLE: &[Builtin]`; the tables together are the builtins.
 
+pub mod args;
+pub mod bytevectors;
+pub mod chars;
+pub mod numbers;
+pub mod strings;
+
 use crate::mem::Mem;
 use crate::trap::Result;
 use crate::value::Value;
