@@ -103,6 +103,65 @@ pub(crate) fn store_word(
 pub trait WordRule: Send + Sync + 'static {
     /// The rule.
     const RULE: TagRule;
+
+    /// Set of low tags that belong to one type each (bit *t*: tag *t* does), so that the tag alone says what a
+    /// word refers to: see [`TypedTag`].
+    const TYPED: u8 = 0;
+}
+
+/// Gives the low tag `TAG` of a rule to one type: a word with this tag refers to a `Target`, which
+/// [`Value::as_typed`] knows without looking at the object.
+///
+/// The rule must name the tag in [`WordRule::TYPED`], admit it in `low_tags`, and have all of a word but the
+/// low three bits for the address; tag 0 cannot be had. All of it is checked when the program is compiled.
+///
+/// ```
+/// # use firn::*;
+/// struct Lisp;
+/// impl WordRule for Lisp {
+///     const RULE: TagRule = TagRule { mask: 0, pattern: 0, low_tags: 0b10, address: !7 };
+///     const TYPED: u8 = 0b10;
+/// }
+/// impl TypedTag<1> for Lisp {
+///     type Target = Pair;
+/// }
+/// #[derive(Trace)]
+/// struct Pair { car: Tagged<Lisp>, cdr: Tagged<Lisp> }
+/// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+/// # heap.attach(|cx| {
+/// let pair = cx.alloc(Pair { car: Tagged::new(0), cdr: Tagged::new(0) })?.get(cx);
+/// let value = Value::<Lisp>::typed::<1>(pair);
+/// pair.car.store(cx, value);
+/// let car = pair.car.load(cx).as_typed::<1>().expect("stored above"); // no look at a header
+/// assert!(Gc::ptr_eq(car, pair));
+/// # Ok::<_, OutOfMemory>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+pub trait TypedTag<const TAG: u8>: WordRule {
+    /// The type of all objects that words with the tag refer to.
+    type Target: Object;
+}
+
+/// What [`TypedTag`] promises, checked.
+struct TypedTagCheck<R, const TAG: u8>(PhantomData<R>);
+
+impl<R: WordRule, const TAG: u8> TypedTagCheck<R, TAG> {
+    const SOUND: () = assert!(
+        TAG != 0
+            && TAG < 8
+            && R::TYPED >> TAG & 1 == 1
+            && R::RULE.low_tags >> TAG & 1 == 1
+            && R::RULE.mask == 0
+            && R::RULE.pattern == 0
+            && R::RULE.address == !7,
+        "a typed tag is 1 to 7, named in TYPED and low_tags, and its rule has only low tags"
+    );
+}
+
+/// Whether a word's low tag is one that belongs to a type.
+#[inline(always)]
+const fn has_typed_tag<R: WordRule>(bits: u64) -> bool {
+    R::TYPED >> (bits & 7) & 1 == 1
 }
 
 /// A tagged word as read from the heap: an immediate, or a reference valid until the next safepoint.
@@ -141,23 +200,53 @@ impl<R: WordRule> Clone for Value<'_, R> {
 impl<R: WordRule> Copy for Value<'_, R> {}
 
 impl<'m, R: WordRule> Value<'m, R> {
-    /// An immediate; `None` if the rule takes these bits for a reference.
+    /// An immediate; `None` if the rule takes these bits for a reference, or their tag belongs to a type.
     #[inline(always)]
-    pub fn immediate(bits: u64) -> Option<Value<'m, R>> {
-        (!R::RULE.is_reference(bits)).then(|| Value::from_bits(bits))
+    pub const fn immediate(bits: u64) -> Option<Value<'m, R>> {
+        if R::RULE.is_reference(bits) || has_typed_tag::<R>(bits) {
+            return None;
+        }
+        Some(Value::from_bits(bits))
+    }
+
+    /// A reference with the tag of its type.
+    #[inline(always)]
+    pub fn typed<const TAG: u8>(gc: Gc<'m, R::Target>) -> Value<'m, R>
+    where
+        R: TypedTag<TAG>,
+    {
+        const { TypedTagCheck::<R, TAG>::SOUND }
+        Value::from_bits(gc.address() | TAG as u64)
+    }
+
+    /// The object it refers to, if it has this tag. Does not look at the object.
+    #[inline(always)]
+    pub fn as_typed<const TAG: u8>(self) -> Option<Gc<'m, R::Target>>
+    where
+        R: TypedTag<TAG>,
+    {
+        const { TypedTagCheck::<R, TAG>::SOUND }
+        if self.bits & 7 != TAG as u64 {
+            return None;
+        }
+        // SAFETY: only `typed` makes words with this tag (immediates with it are refused everywhere), of
+        // references to a `Target`; objects are aligned to words.
+        Some(unsafe { Gc::from_address(self.bits.wrapping_sub(TAG as u64)) })
     }
 
     /// A reference with the bits of `tag` added to its address; `None` if the rule does not take the
-    /// result for a reference to the same place.
+    /// result for a reference to the same place, or the tag belongs to a type.
     #[inline(always)]
     pub fn reference<T: Object + ?Sized>(gc: Gc<'m, T>, tag: u64) -> Option<Value<'m, R>> {
         let bits = gc.address() | tag;
-        let kept = R::RULE.is_reference(bits) && R::RULE.address_of(bits) == gc.address();
+        let kept = R::RULE.is_reference(bits)
+            && R::RULE.address_of(bits) == gc.address()
+            && !has_typed_tag::<R>(bits);
         kept.then(|| Value::from_bits(bits))
     }
 
     #[inline(always)]
-    fn from_bits(bits: u64) -> Value<'m, R> {
+    const fn from_bits(bits: u64) -> Value<'m, R> {
         Value { bits, scope: PhantomData, thread: PhantomData }
     }
 
@@ -220,8 +309,20 @@ impl<R: WordRule> Tagged<R> {
     /// If the rule takes these bits for a reference: store references once the object exists.
     #[inline(always)]
     pub fn new(immediate: u64) -> Tagged<R> {
-        assert!(!R::RULE.is_reference(immediate), "{immediate:#x} would be a reference");
+        assert!(
+            !R::RULE.is_reference(immediate) && !has_typed_tag::<R>(immediate),
+            "{immediate:#x} would be a reference"
+        );
         Tagged { word: AtomicU64::new(immediate), rule: PhantomData }
+    }
+
+    /// Stores into an object that nobody else has seen: no barrier.
+    #[inline(always)]
+    pub(crate) fn fill(&self, scope: &Scope<'_>, value: Value<'_, R>) {
+        scope.check_value::<R>(value.bits);
+        // SAFETY: the word of an object that was allocated a moment ago and that no other thread knows:
+        // a plain store, so that the compiler merges it with the one that made the field.
+        unsafe { self.word.as_ptr().write(value.bits) };
     }
 
     /// What it holds.

@@ -40,7 +40,7 @@ mod scope;
 mod trace;
 
 pub use array::{DataArray, Downcast, Object, Plain, RefArray, TaggedArray};
-pub use field::{Field, Tagged, Value, WordRule};
+pub use field::{Field, Tagged, TypedTag, Value, WordRule};
 pub use firn_derive::Trace;
 pub use firn_gc::config::{BackendKind, FaultMode, FaultOutcome, InstallKind};
 pub use firn_gc::events;
@@ -50,7 +50,7 @@ pub use firn_gc::floor;
 pub use firn_heap::layout::TagRule;
 pub use firn_heap::sys::thread::Policy as SchedulingPolicy;
 pub use heap::{AttachError, Heap, HeapError, OutOfMemory, Setup, Stats};
-pub use nogc::NoGc;
+pub use nogc::{Fresh, NoGc};
 pub use options::{OPTIONS, OptionSpec, Options, OptionsError, parse_size};
 pub use reference::{Gc, Local, Var};
 pub use root::Root;

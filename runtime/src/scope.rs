@@ -17,6 +17,8 @@ use firn_gc::mutator::{Mutator, MutatorLocal};
 use firn_gc::safepoint::Slot;
 use firn_heap::WORD;
 use firn_heap::layout::{Header, LayoutId};
+use std::any::TypeId;
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -54,6 +56,8 @@ pub struct Scope<'s> {
     heap: *const Heap,
     slot: *const Arc<Slot<Mutator>>,
     local: *mut MutatorLocal,
+    /// The word rule whose arrays were allocated last, and their layout.
+    tagged: Cell<Option<(TypeId, LayoutId)>>,
     /// Invariant in 's, neither `Send` nor `Sync`.
     brand: PhantomData<*mut &'s ()>,
 }
@@ -62,7 +66,13 @@ impl<'s> Scope<'s> {
     /// # Safety
     /// `heap` and `slot` must outlive 's, the slot being the calling thread's own.
     pub(crate) unsafe fn new(heap: &Heap, slot: &Arc<Slot<Mutator>>) -> Scope<'s> {
-        Scope { heap, slot, local: slot.mutator.local_ptr(), brand: PhantomData }
+        Scope {
+            heap,
+            slot,
+            local: slot.mutator.local_ptr(),
+            tagged: Cell::new(None),
+            brand: PhantomData,
+        }
     }
 
     /// The heap.
@@ -131,8 +141,36 @@ impl<'s> Scope<'s> {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn tagged_layout<R: WordRule>(&self) -> LayoutId {
-        self.heap().register_tagged::<R>()
+        match self.tagged.get() {
+            Some((rule, id)) if rule == TypeId::of::<R>() => id,
+            _ => self.find_tagged_layout::<R>(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_tagged_layout<R: WordRule>(&self) -> LayoutId {
+        let id = self.heap().register_tagged::<R>();
+        self.tagged.set(Some((TypeId::of::<R>(), id)));
+        id
+    }
+
+    /// Checks a word that is about to be written into an object of this heap.
+    ///
+    /// # Panics
+    /// If it refers to an object of another heap: see [`Scope::check_store`].
+    #[inline(always)]
+    pub(crate) fn check_value<R: WordRule>(&self, bits: u64) {
+        if !R::RULE.is_reference(bits) {
+            return;
+        }
+        let (base, len) = self.local().range;
+        let address = R::RULE.address_of(bits);
+        if (address as usize).wrapping_sub(base) >= len {
+            self.check_large(address);
+        }
     }
 
     /// Allocates; the memory behind the header is zero.
@@ -342,7 +380,7 @@ impl<'s> Scope<'s> {
         if self.local().tlab.room() < bytes || self.slot().polled() {
             self.reserve_slow(bytes)?;
         }
-        Ok(NoGc { local: self.local, scope: self })
+        Ok(NoGc { local: self.local, promised: Cell::new(bytes), scope: self })
     }
 
     #[cold]
@@ -503,6 +541,27 @@ impl<'s> Scope<'s> {
         if self.slot().polled() {
             self.heap().core().safepoints.poll_slow(self.heap().core(), self.slot());
         }
+    }
+
+    /// Whether the collector wants something of this thread: a stretch without collection that is not short
+    /// should end soon when it does, since everyone waits for the slowest.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let nogc = cx.reserve(1000)?;
+    /// let mut rounds = 0;
+    /// while rounds < 1000 && !nogc.safepoint_wanted() {
+    ///     rounds += 1; // with `Gc`s in hand
+    /// }
+    /// cx.safepoint(); // no `Gc` is in hand here
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline(always)]
+    pub fn safepoint_wanted(&self) -> bool {
+        self.slot().polled()
     }
 
     /// Runs `f`, which cannot touch the heap, while this thread counts as stopped: for I/O, sleeping,
