@@ -91,7 +91,3 @@ pub fn run(args: &ReportArgs, print: impl Fn(&str)) -> Result<Exit, Failure> {
 
 #[cfg(test)]
 mod tests;
-//! `firn report`: runs as one page for a browser.
-
-#[cfg(test)]
-pub mod samples;
