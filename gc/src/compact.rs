@@ -187,8 +187,9 @@ impl Compactor {
         }
         let kind = if staging.is_some() { Source::Staged } else { Source::Buffer };
         let done = core.backend.publish(&core.space, builder.view, first, source, pages, kind);
-        for page in first..first + pages {
-            StateCell(core.space.state(page)).set_mapped();
+        // What the kernel refused stays claimed; `complete` tries it again.
+        for index in (0..pages).filter(|index| done.refused >> index & 1 == 0) {
+            StateCell(core.space.state(first + index)).set_mapped();
         }
         let count = done.published.count_ones() as u64;
         if let Some(staging) = staging {
@@ -238,7 +239,7 @@ impl Core {
             // who copied it, that something is. Whoever merely finds it present leaves the state to them.
             if (done.published | done.vanished) >> index & 1 != 0 {
                 cell.set_consumed();
-            } else if done.refused >> index & 1 != 0 {
+            } else if done.copied >> index & 1 != 0 {
                 cell.set_mapped();
             }
         }
@@ -326,13 +327,13 @@ fn give_back(core: &Core, builder: &Builder<'_>, from: &mut usize, limit: usize)
 }
 
 /// After all collector threads are out of work: publishes what is left (pages whose claimers have not
-/// finished), closes the compaction to faults, waits for the last handler to leave, and recycles the rest.
+/// finished, or that the kernel refused), closes the compaction to faults, waits for the last handler to leave, and recycles the rest.
 pub fn complete(core: &Core, shared: &CompactShared) {
     // SAFETY: called after the flip.
     let view = unsafe { core.view() };
     let slot = core.faults.worker(0);
     for page in 0..view.total_pages {
-        if !StateCell(core.space.state(page)).get().is_published() {
+        while !StateCell(core.space.state(page)).get().is_published() {
             core.ensure(page, slot, &core.counters.by_collector);
         }
     }

@@ -248,7 +248,12 @@ impl Core {
                 unsafe { builder.build(page, slot.buffer as *mut u64) };
                 let done =
                     self.backend.publish(&self.space, view, page, slot.buffer, 1, Source::Buffer);
-                cell.set_mapped();
+                if done.refused == 0 {
+                    cell.set_mapped();
+                } else {
+                    // Not there: the access faults again, or the collector asks again.
+                    give_up_on_endless_refusal(page);
+                }
                 slot.hazard.withdraw();
                 if done.published != 0 {
                     // Relaxed: counts.
@@ -390,12 +395,25 @@ fn serve_registered(address: usize) -> bool {
     served
 }
 
-/// Whether the same needless fault has repeated so often that the page will never come.
+/// Whether the same fault or refusal has repeated in this thread so often that the page will never come.
 fn endless(address: usize) -> bool {
     let (last, times) = REPEATED.get();
     let times = if last == address { times + 1 } else { 0 };
     REPEATED.set((address, times));
     times > 10_000
+}
+
+/// Ends the process if the kernel has refused the same page so often that it always will: without the page
+/// nothing that touches it can go on.
+fn give_up_on_endless_refusal(page: usize) {
+    if endless(page) {
+        const TEXT: &[u8] = b"firn: the kernel keeps refusing to install a page of the heap (a range that was unregistered or mapped over? no memory left in the cgroup?); the process cannot go on\n";
+        // SAFETY: a valid buffer; write and abort are async-signal-safe.
+        unsafe {
+            libc::write(2, TEXT.as_ptr().cast(), TEXT.len());
+            libc::abort();
+        }
+    }
 }
 
 /// Says on standard error what kind of access this was; the previous handler then ends the process.

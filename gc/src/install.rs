@@ -66,8 +66,10 @@ impl Retries {
 pub struct Installed {
     /// Pages that this call published.
     pub published: u64,
-    /// Pages that this way cannot publish.
+    /// Pages that are not present, and that the kernel would not publish.
     pub refused: u64,
+    /// Pages that refused to be moved and were published by a copy: their source is still where it was.
+    pub copied: u64,
     /// Pages whose source is no longer where it was although this call did not move it.
     pub vanished: u64,
 }

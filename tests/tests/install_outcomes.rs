@@ -237,6 +237,61 @@ fn a_kernel_that_never_moves_a_page_costs_copies_only() {
 }
 
 #[test]
+fn a_page_that_is_refused_once_is_asked_for_again() {
+    survives(COPYING, What::Refused(Errno::EINVAL), Op::Copy, 3, Errno::EINVAL);
+    survives(COPYING, What::Refused(Errno::ENOENT), Op::Copy, 3, Errno::ENOENT);
+}
+
+/// Refuses every page from the first collection on.
+struct NoCopy(AtomicU64);
+
+impl Injector for NoCopy {
+    fn before(&self, op: Op, _: usize, _: usize, _: usize) -> Verdict {
+        match op {
+            Op::Copy if self.0.load(Ordering::SeqCst) > 0 => {
+                Verdict::Return(Outcome::failed(Errno::EINVAL))
+            }
+            _ => Verdict::Pass,
+        }
+    }
+}
+
+fn refused_for_good(test: &str, fault: &str) {
+    let output = in_child(test, || {
+        let options = format!("heap=16m,backend=pingpong,install=copy,fault={fault}");
+        let heap = Heap::new(&Options::parse(&options).unwrap()).unwrap();
+        let injector = Arc::new(NoCopy(AtomicU64::new(0)));
+        heap.core().backend.installer().unwrap().uffd.set_injector(injector.clone());
+        heap.attach(|cx| {
+            let data = cx.alloc_data::<u8>(100).unwrap();
+            injector.0.store(1, Ordering::SeqCst);
+            cx.collect();
+            data.get(cx).get(0)
+        });
+    });
+    let text = support::text(&output);
+    if text.contains("userfaultfd(") && text.contains("cannot be opened") {
+        println!("left out: {text}");
+        return;
+    }
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains("keeps refusing to install"), "{text}");
+}
+
+#[test]
+fn pages_refused_for_good_end_the_process_and_say_why() {
+    refused_for_good("pages_refused_for_good_end_the_process_and_say_why", "sigbus");
+}
+
+#[test]
+fn pages_refused_for_good_to_the_fault_thread_end_the_process_and_say_why() {
+    refused_for_good(
+        "pages_refused_for_good_to_the_fault_thread_end_the_process_and_say_why",
+        "thread",
+    );
+}
+
+#[test]
 fn a_passing_lack_of_memory_is_waited_out() {
     survives(MOVING, What::Refused(Errno::ENOMEM), Op::Move, 3, Errno::ENOMEM);
     survives(COPYING, What::Refused(Errno::ENOMEM), Op::Copy, 3, Errno::ENOMEM);

@@ -171,8 +171,7 @@ pub trait Backend: Send + Sync {
     }
 }
 
-/// Moves a run, and copies the pages of it that refuse to be moved: `refused` then names those that this
-/// call published by a copy, so that their source page is still where it was.
+/// Moves a run, and copies the pages of it that refuse to be moved.
 fn move_or_copy(
     installer: &Installer,
     space: &Space,
@@ -182,14 +181,13 @@ fn move_or_copy(
 ) -> Installed {
     let bytes = space.geometry.page;
     let mut done = installer.move_run(dst, src, pages);
-    let refused = done.refused;
+    let refused = std::mem::take(&mut done.refused);
     for bit in (0..pages).filter(|bit| refused >> bit & 1 != 0) {
         let copied = installer.copy(dst + bit * bytes, src + bit * bytes, 1);
         space.commit_regardless(copied.published as usize);
-        if copied.published == 0 {
-            // Somebody else was faster after all, perhaps by a move.
-            done.refused &= !(1 << bit);
-        }
+        // Neither published nor refused: somebody else was faster after all, perhaps by a move.
+        done.copied |= copied.published << bit;
+        done.refused |= copied.refused << bit;
     }
     done
 }

@@ -203,7 +203,12 @@ impl Backend for PingPong {
         if ask > 0 && space.commit(ask) {
             let done = self.installer.copy(dst + have * page, space.zeroes(), ask);
             let copied = done.published.trailing_ones() as usize;
-            space.uncommit(ask - copied);
+            // What arrived behind a refused page must not stay there, where nobody knows of it.
+            let arrived = done.published.count_ones() as usize;
+            for bit in (copied..ask).filter(|bit| done.published >> bit & 1 != 0) {
+                self.discard(space, dst + (have + bit) * page, 1);
+            }
+            space.uncommit(ask - arrived);
             zeroes |= low_mask(copied).checked_shl(have as u32).unwrap_or(0);
             have += copied;
         }
