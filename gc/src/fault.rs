@@ -200,7 +200,12 @@ impl Core {
         if page >= view.total_pages {
             return if current.contains(address) { Served::Repeat } else { Served::NotMissing };
         }
+        // What the build will read is cold, one address leads to the next, and the sequentially consistent
+        // operations below let nothing overtake them: start now.
+        self.space.prefetch_page(page);
         let begin = monotonic_ns();
+        // SAFETY: a compaction is under way.
+        unsafe { self.builder() }.prefetch_source(page);
         let slot = self.faults.claim();
         let outcome = self.ensure(page, slot, &self.counters.by_mutators);
         // Release: pairs with the acquire in `claim`.

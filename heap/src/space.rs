@@ -18,7 +18,7 @@
 //!
 //! Page numbers count from a range's start, and the same number means the same place in both ranges.
 
-use crate::blocks::BlockTable;
+use crate::blocks::{BlockTable, prefetch};
 use crate::large::LargeSpace;
 use crate::layout::LayoutTable;
 use crate::pool::PagePool;
@@ -352,6 +352,13 @@ impl Space {
     #[inline(always)]
     pub fn state(&self, page: usize) -> &AtomicU8 {
         &self.states[page]
+    }
+
+    /// Asks for what is known of to-page `page`, to be read soon.
+    #[inline(always)]
+    pub fn prefetch_page(&self, page: usize) {
+        prefetch(std::ptr::from_ref(&self.starts[page]).cast());
+        prefetch(std::ptr::from_ref(&self.states[page]).cast());
     }
 
     /// Physical pages in use: all ranges and large objects.

@@ -49,7 +49,7 @@ pub(super) fn fault(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
             // Poll until the addresses change: then the flip is over and pages are missing.
             let old = table.get(cx).address_now();
             while table.get(cx).address_now() == old {
-                cx.safepoint();
+                cx.blocking(std::thread::yield_now);
             }
             let table = table.get(cx);
             let mut samples = Vec::with_capacity(pages);
@@ -67,9 +67,8 @@ pub(super) fn fault(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
             Ok(samples)
         });
         ours.extend(samples.map_err(failed)?);
-    }
-    // Last, because its signal handler stays in front of the collector's.
-    for _ in 0..5 {
+        // In turn, because the processor's speed changes with what else the machine does. The floor's signal
+        // handler stays in front of the collector's from here on, which costs that a comparison.
         floor.extend(firn::floor::raw_faults(2048).map_err(Failure::missing)?);
     }
     let _ = thread::set_affinity(&before);
