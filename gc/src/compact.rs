@@ -9,7 +9,7 @@
 //! somebody else has published meanwhile; their hazards say what they read. What lies below both goes to the
 //! back end at once: it is the memory that the next runs are built in, and that mutators allocate from.
 
-use crate::allocate::READY_WHILE_COMPACTING;
+use crate::allocate::{READY_WHILE_COMPACTING, RESERVE};
 use crate::backend::{Source, Staging};
 use crate::build::{Builder, PageKind};
 use crate::core::{Core, phase};
@@ -102,8 +102,7 @@ impl Compactor {
         }
         // SAFETY: called after the flip.
         let builder = unsafe { core.builder() };
-        let in_place = builder.view.disjoint()
-            && core.backend.install() == Some(crate::config::InstallKind::Move);
+        let in_place = core.moves_in_place(&builder);
         let mut index = 0;
         while index < pages {
             if claimed >> index & 1 == 0 {
@@ -153,12 +152,7 @@ impl Compactor {
             let page = first + index;
             // SAFETY: claimed by this thread under its hazard; addresses are disjoint.
             unsafe { builder.fix_in_place(page) };
-            let read_by_others = || {
-                core.faults
-                    .slots
-                    .iter()
-                    .any(|other| !std::ptr::eq(other, slot) && other.hazard.covers(page, 1))
-            };
+            let read_by_others = || core.faults.read_by_others(page, slot);
             moving |= (StateCell(core.space.state(page)).close(read_by_others) as u64) << index;
         }
         let mut index = 0;
@@ -192,6 +186,7 @@ impl Compactor {
             StateCell(core.space.state(first + index)).set_mapped();
         }
         let count = done.published.count_ones() as u64;
+        let copied = done.copied.count_ones() as u64;
         if let Some(staging) = staging {
             let gone = done.published | done.vanished;
             core.backend.unstage(&core.space, &Staging { pages, ..staging }, !gone);
@@ -200,7 +195,8 @@ impl Compactor {
         let counter = if staging.is_some() { &core.counters.moved } else { &core.counters.copied };
         // Relaxed: counts.
         counter.fetch_add(count, Ordering::Relaxed);
-        core.counters.by_collector.fetch_add(count, Ordering::Relaxed);
+        core.counters.copied.fetch_add(copied, Ordering::Relaxed);
+        core.counters.by_collector.fetch_add(count + copied, Ordering::Relaxed);
     }
 
     /// `pages` recycled neighbours to build in, if there are any.
@@ -243,10 +239,12 @@ impl Core {
                 cell.set_mapped();
             }
         }
-        let published = (done.published.count_ones()) as u64;
+        let published = done.published.count_ones() as u64;
+        let copied = done.copied.count_ones() as u64;
         // Relaxed: counts.
         self.counters.dense.fetch_add(published, Ordering::Relaxed);
-        count.fetch_add(published, Ordering::Relaxed);
+        self.counters.copied.fetch_add(copied, Ordering::Relaxed);
+        count.fetch_add(published + copied, Ordering::Relaxed);
     }
 }
 
@@ -268,6 +266,12 @@ fn recycle(core: &Core, shared: &CompactShared) {
     };
     let limit = held_back(core, &builder, spent, view.marked_pages);
     give_back(core, &builder, &mut frontier.from, limit);
+    // Pages that were copied have exceeded the budget; what comes back makes up for them before anything else.
+    let over = core.space.committed().saturating_sub(core.space.geometry.limit_pages);
+    let spare = core.space.free_pages().saturating_sub(RESERVE);
+    if over.min(spare) > 0 {
+        core.backend.release(&core.space, over.min(spare));
+    }
     core.memory_freed();
     let late_before = frontier.late;
     while frontier.late < view.total_pages && published(frontier.late) {

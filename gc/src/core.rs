@@ -12,6 +12,7 @@ use crate::install::Installer;
 use crate::mark::RootQueue;
 use crate::mutator::Mutator;
 use crate::ready::ReadyChunks;
+use crate::roots::GlobalRoots;
 use crate::safepoint::{Operations, Safepoints, Slot};
 use crate::segments::Segments;
 use firn_heap::space::Space;
@@ -76,45 +77,6 @@ pub(crate) mod phase {
     pub const COMPACTING: u32 = 1;
 }
 
-/// Words that the embedder holds outside the heap and outside any mutator.
-#[derive(Default)]
-pub struct GlobalRoots {
-    slots: Vec<Option<u64>>,
-    free: Vec<usize>,
-}
-
-impl GlobalRoots {
-    /// Adds a root; returns its number.
-    pub fn add(&mut self, address: u64) -> usize {
-        match self.free.pop() {
-            Some(index) => {
-                self.slots[index] = Some(address);
-                index
-            }
-            None => {
-                self.slots.push(Some(address));
-                self.slots.len() - 1
-            }
-        }
-    }
-
-    /// The root's address.
-    pub fn get(&self, index: usize) -> u64 {
-        self.slots[index].expect("a live root")
-    }
-
-    /// Replaces the root's address; returns the old one.
-    pub fn set(&mut self, index: usize, address: u64) -> u64 {
-        self.slots[index].replace(address).expect("a live root")
-    }
-
-    /// Forgets a root; returns its address.
-    pub fn remove(&mut self, index: usize) -> u64 {
-        self.free.push(index);
-        self.slots[index].take().expect("a live root")
-    }
-}
-
 /// Counters of the cycle under way.
 #[derive(Default)]
 pub struct Counters {
@@ -150,7 +112,7 @@ pub struct Core {
     /// Ready chunks that a pause took out of the queue.
     pub(crate) withdrawn: Mutex<Range<u64>>,
     /// Roots outside mutators.
-    pub roots: Mutex<GlobalRoots>,
+    pub(crate) roots: GlobalRoots,
     /// Fault slots and records.
     pub faults: FaultDesk,
     /// Counters of the cycle under way.
@@ -238,7 +200,7 @@ impl Core {
             segments,
             ready,
             withdrawn: Mutex::new(0..0),
-            roots: Mutex::default(),
+            roots: GlobalRoots::default(),
             faults,
             counters: Counters::default(),
             notes,
@@ -363,12 +325,43 @@ impl Core {
         }
     }
 
-    /// Logs the address that a global root is about to lose, if marking is on.
-    pub fn log_root(&self, old: u64) {
-        // Relaxed: the caller holds the roots' lock, which marking takes after it was switched on.
-        if self.marking.load(Ordering::Relaxed) {
+    /// Adds a global root; returns its place. The caller must be a running mutator.
+    pub fn add_root(&self, address: u64) -> usize {
+        self.roots.add(address)
+    }
+
+    /// The address that a global root holds. The caller must be a running mutator.
+    #[inline]
+    pub fn root(&self, place: usize) -> u64 {
+        self.roots.get(place, |address| {
+            // SAFETY: there was a flip, or no root would have to be forwarded.
+            unsafe { self.builder() }.forward(address)
+        })
+    }
+
+    /// Makes a global root hold another address. The caller must be a running mutator.
+    pub fn set_root(&self, place: usize, address: u64) {
+        self.log_root(self.roots.set(place, address));
+    }
+
+    /// Forgets a global root. Any thread may.
+    pub fn remove_root(&self, place: usize) {
+        self.roots.remove(place, |old| self.log_root(old));
+    }
+
+    /// Logs the address that a global root has lost, if marking is on.
+    fn log_root(&self, old: u64) {
+        // SeqCst: after the root was cleared; pairs with the store in `begin_marking`.
+        if self.marking.load(Ordering::SeqCst) {
             RootQueue::new(self).push(old);
         }
+    }
+
+    /// Forwards all global roots: after the flip, before side tables are reset.
+    pub(crate) fn forward_roots(&self) {
+        // SAFETY: the flip has happened.
+        let builder = unsafe { self.builder() };
+        self.roots.forward_all(|address| builder.forward(address));
     }
 
     fn begin_marking(&self) {
@@ -378,11 +371,12 @@ impl Core {
             *self.withdrawn.lock().unwrap() = self.ready.withdraw();
             top
         });
-        // Relaxed, all four: the release from the pause publishes them.
+        // Relaxed: the release from the pause publishes them.
         self.late_page.store(late_page, Ordering::Relaxed);
         self.large_born_marked.store(true, Ordering::Relaxed);
-        self.marking.store(true, Ordering::Relaxed);
         self.mark_ended.store(false, Ordering::Relaxed);
+        // SeqCst: before any root is read; pairs with the load in `log_root`.
+        self.marking.store(true, Ordering::SeqCst);
     }
 
     /// Forwards every word of a mutator's handles.
@@ -431,16 +425,17 @@ impl Operations for Core {
                     unsafe { slot.mutator.local() }.marking = true;
                 }
             }
-            Op::FinalMark => {
+            // A thread that is no mutator may be about to log a root: then marking goes on.
+            Op::FinalMark => self.roots.settled(|| {
                 if self.segments.is_empty() {
-                    self.marking.store(false, Ordering::Relaxed);
+                    self.marking.store(false, Ordering::SeqCst);
                     self.mark_ended.store(true, Ordering::Relaxed);
                     for slot in mutators {
                         // SAFETY: the world is stopped.
                         unsafe { slot.mutator.local() }.marking = false;
                     }
                 }
-            }
+            }),
             Op::Flip => self.flip(),
             Op::Verify => {
                 let failure = crate::verify::walk(self, mutators).err();
@@ -498,17 +493,13 @@ impl Core {
                     // Release: pairs with the acquire in the fault handler.
                     self.phase.store(phase::COMPACTING, Ordering::Release);
                 }
-                // SAFETY: the view was just set.
-                let builder = unsafe { self.builder() };
-                for root in self.roots.lock().unwrap().slots.iter_mut().flatten() {
-                    *root = builder.forward(*root);
-                }
+                self.roots.flip();
             }
         }
     }
 
-    /// Calls `visit` with every global root.
-    pub fn each_global_root(&self, mut visit: impl FnMut(u64)) {
-        self.roots.lock().unwrap().slots.iter().flatten().for_each(|root| visit(*root));
+    /// Calls `visit` with every global root. Not between a flip and the end of its cycle.
+    pub fn each_global_root(&self, visit: impl FnMut(u64)) {
+        self.roots.each(visit);
     }
 }

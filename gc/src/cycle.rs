@@ -196,6 +196,7 @@ impl Collector {
     fn finish(&self, cycle: u64) -> usize {
         let core = &*self.core;
         self.phase(cycle, Phase::Finish, || {
+            core.forward_roots();
             // SAFETY: the flip has happened.
             let view = *unsafe { core.view() };
             let page = core.space.geometry.page;

@@ -47,7 +47,7 @@ pub enum Phase {
     Flip,
     /// Building the to-range.
     Compact,
-    /// Resetting side tables and giving memory back.
+    /// Forwarding the global roots that nobody has read, resetting side tables, giving memory back.
     Finish,
 }
 

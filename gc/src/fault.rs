@@ -8,7 +8,8 @@
 //! goes on to the handler that was there before.
 
 use crate::backend::Source;
-use crate::config::FaultOutcome;
+use crate::build::{Builder, PageKind};
+use crate::config::{FaultOutcome, InstallKind};
 use crate::core::{Core, CoreError, phase};
 use crate::events::Event;
 use firn_heap::pages::{Access, Hazard, StateCell};
@@ -158,6 +159,11 @@ impl FaultDesk {
         }
     }
 
+    /// Whether some builder other than `slot`'s has announced to-page `page`.
+    pub(crate) fn read_by_others(&self, page: usize, slot: &FaultSlot) -> bool {
+        self.slots.iter().any(|other| !std::ptr::eq(other, slot) && other.hazard.covers(page, 1))
+    }
+
     /// Whether a handler is inside.
     pub fn occupied(&self) -> bool {
         // SeqCst: pairs with the handler's entry (Dekker with the phase).
@@ -247,6 +253,11 @@ impl Core {
                 slot.hazard.withdraw();
                 self.move_in_place(page, 1, count);
             }
+            Access::Read if mine && self.close_in_place(&builder, page, slot) => {
+                // The content is final in its from-page now.
+                slot.hazard.withdraw();
+                self.move_in_place(page, 1, count);
+            }
             Access::Read => {
                 // SAFETY: a compaction is under way, the hazard covers the page, and the buffer is the
                 // slot's, which this thread holds.
@@ -270,6 +281,24 @@ impl Core {
             }
         }
         if mine { FaultOutcome::Built } else { FaultOutcome::Helped }
+    }
+
+    /// Makes a from-page that is moved as a whole hold its final content, if nobody is reading it; the page is
+    /// `Moving` then. Otherwise it must be built. A page that is moved needs no other page to be built in: the
+    /// heap grows by nothing. The caller owns the claim and has announced the page in `slot`.
+    fn close_in_place(&self, builder: &Builder<'_>, page: usize, slot: &FaultSlot) -> bool {
+        let whole = matches!(builder.kind(page), PageKind::Dense(_) | PageKind::Late(_));
+        if !whole || !self.moves_in_place(builder) {
+            return false;
+        }
+        // SAFETY: the page is claimed by this thread under its hazard, and addresses are disjoint.
+        unsafe { builder.fix_in_place(page) };
+        StateCell(self.space.state(page)).close(|| self.faults.read_by_others(page, slot))
+    }
+
+    /// Whether whole from-pages may be fixed where they are and moved.
+    pub(crate) fn moves_in_place(&self, builder: &Builder<'_>) -> bool {
+        builder.view.disjoint() && self.backend.install() == Some(InstallKind::Move)
     }
 
     /// In fault-thread mode a thread may sleep in the kernel for a page that somebody else published.

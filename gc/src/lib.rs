@@ -29,6 +29,7 @@ pub mod mark;
 pub mod mutator;
 pub mod plan;
 mod ready;
+mod roots;
 pub mod safepoint;
 pub mod segments;
 mod sync;

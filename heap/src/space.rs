@@ -218,6 +218,8 @@ pub struct Space {
     current: AtomicUsize,
     top: AtomicUsize,
     committed: AtomicUsize,
+    /// The most that `committed` has ever been.
+    most_committed: AtomicUsize,
     zero: Reservation,
 }
 
@@ -248,6 +250,7 @@ impl Space {
             current: AtomicUsize::new(0),
             top: AtomicUsize::new(0),
             committed: AtomicUsize::new(0),
+            most_committed: AtomicUsize::new(0),
             zero,
             geometry,
         })
@@ -376,16 +379,31 @@ impl Space {
     /// Takes `pages` pages from the budget, if it has them.
     pub fn commit(&self, pages: usize) -> bool {
         // Relaxed: a count; nothing is published through it.
-        self.committed
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
-                (now + pages <= self.geometry.limit_pages).then_some(now + pages)
-            })
-            .is_ok()
+        let before = self.committed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+            (now + pages <= self.geometry.limit_pages).then_some(now + pages)
+        });
+        if let Ok(before) = before {
+            self.note_most(before + pages);
+        }
+        before.is_ok()
+    }
+
+    fn note_most(&self, now: usize) {
+        // Relaxed, both: a count. It rarely changes, so it is looked at first.
+        if now > self.most_committed.load(Ordering::Relaxed) {
+            self.most_committed.fetch_max(now, Ordering::Relaxed);
+        }
+    }
+
+    /// The most pages that were ever committed at a time.
+    pub fn most_committed(&self) -> usize {
+        self.most_committed.load(Ordering::Relaxed)
     }
 
     /// Takes pages from the budget even beyond its end: for compaction, which gives them back soon.
     pub fn commit_regardless(&self, pages: usize) {
-        self.committed.fetch_add(pages, Ordering::Relaxed);
+        let before = self.committed.fetch_add(pages, Ordering::Relaxed);
+        self.note_most(before + pages);
     }
 
     /// Gives pages back to the budget (they are no longer mapped).

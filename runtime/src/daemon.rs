@@ -290,6 +290,7 @@ impl Loop {
                 if background {
                     self.collect(Cause::Background);
                     let core = &self.shared.core;
+                    core.withdraw_ready();
                     core.backend.release(&core.space, core.space.free_pages());
                 }
             }

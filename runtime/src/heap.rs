@@ -115,6 +115,9 @@ pub struct Stats {
     pub used_bytes: usize,
     /// Bytes of pages committed in all ranges.
     pub footprint_bytes: usize,
+    /// The most bytes of pages that were ever committed at a time. Pages that are copied while their
+    /// originals are still read may exceed the maximum for a part of a cycle.
+    pub most_footprint_bytes: usize,
     /// The maximum.
     pub limit_bytes: usize,
     /// Bytes of side tables for a heap of the maximum size.
@@ -404,6 +407,7 @@ impl Heap {
             live_bytes_after_last: last.map_or(0, |s| s.live_bytes + s.large_live_bytes),
             used_bytes: core.in_use() * page,
             footprint_bytes: core.space.committed() * page,
+            most_footprint_bytes: core.space.most_committed() * page,
             limit_bytes: core.config.limit,
             side_table_bytes: core.space.side_table_bytes(),
         }

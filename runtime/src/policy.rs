@@ -71,12 +71,13 @@ impl Policy {
         self.target = live.saturating_add(free).min(self.limit);
         let room = self.target.saturating_sub(live);
         let recent = self.during.into_iter().max().unwrap_or(0);
+        let lately = self.during[0].max(self.during[1]);
         let margin = (recent + recent / 4).clamp(room / 16, room / 2);
         Decision {
             start_at: self.target - margin,
             // Two cycles must agree before memory goes back: a spike's own end is not yet a trend. What
             // was allocated during a cycle came on top of the target and will be wanted again.
-            keep: self.target.max(self.previous_target).saturating_add(recent).min(self.limit),
+            keep: self.target.max(self.previous_target).saturating_add(lately).min(self.limit),
         }
     }
 }
@@ -128,6 +129,15 @@ mod tests {
         let first = policy.after(&summary(10 << 20), 0, false).keep;
         let second = policy.after(&summary(10 << 20), 0, false).keep;
         assert!(first > 300 << 20 && second < 100 << 20, "{first} {second}");
+    }
+
+    #[test]
+    fn what_was_allocated_during_a_spikes_cycles_is_let_go_with_it() {
+        let mut policy = Policy::new(&Options { heap: 1 << 30, ..Options::default() });
+        policy.after(&summary(300 << 20), 200 << 20, false);
+        policy.after(&summary(10 << 20), 0, false);
+        let keep = policy.after(&summary(10 << 20), 0, false).keep;
+        assert!(keep < 100 << 20, "{keep}");
     }
 
     #[test]

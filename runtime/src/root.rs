@@ -21,14 +21,14 @@ use std::marker::PhantomData;
 /// ```
 pub struct Root<T: Object + ?Sized> {
     heap: Heap,
-    index: usize,
+    place: usize,
     object: PhantomData<fn() -> *const T>,
 }
 
 impl<T: Object + ?Sized> Root<T> {
     pub(crate) fn new(heap: &Heap, gc: Gc<'_, T>) -> Root<T> {
-        let index = heap.core().roots.lock().unwrap().add(gc.address());
-        Root { heap: heap.clone(), index, object: PhantomData }
+        let place = heap.core().add_root(gc.address());
+        Root { heap: heap.clone(), place, object: PhantomData }
     }
 
     fn check(&self, scope: &Scope<'_>) {
@@ -43,7 +43,7 @@ impl<T: Object + ?Sized> Root<T> {
         self.check(scope);
         // SAFETY: the collector keeps the address of a `T` of this heap; no pause can happen while the
         // scope is borrowed.
-        unsafe { Gc::from_address(self.heap.core().roots.lock().unwrap().get(self.index)) }
+        unsafe { Gc::from_address(self.heap.core().root(self.place)) }
     }
 
     /// Makes it refer to another object.
@@ -67,18 +67,12 @@ impl<T: Object + ?Sized> Root<T> {
     /// If the scope belongs to another heap.
     pub fn set(&self, scope: &Scope<'_>, gc: Gc<'_, T>) {
         self.check(scope);
-        let core = self.heap.core();
-        let mut roots = core.roots.lock().unwrap();
-        let old = roots.set(self.index, gc.address());
-        core.log_root(old);
+        self.heap.core().set_root(self.place, gc.address());
     }
 }
 
 impl<T: Object + ?Sized> Drop for Root<T> {
     fn drop(&mut self) {
-        let core = self.heap.core();
-        let mut roots = core.roots.lock().unwrap();
-        let old = roots.remove(self.index);
-        core.log_root(old);
+        self.heap.core().remove_root(self.place);
     }
 }

@@ -148,9 +148,14 @@ impl Backend for Art {
             let done = self.installer.uffd.unregister(view.new_base, bytes);
             debug_assert!(done.is_ok(), "unregister: {done:?}");
         }
+        self.release(space, usize::MAX)
+    }
+
+    fn release(&self, space: &Space, pages: usize) -> usize {
         let shadow = &space.ranges[SHADOW];
         let mut released = 0;
-        while let Some(taken) = shadow.pool.take(RUN) {
+        while released < pages {
+            let Some(taken) = shadow.pool.take((pages - released).min(RUN)) else { break };
             for (first, count, _) in taken.runs() {
                 discard(space, shadow.base() + first * space.geometry.page, count);
                 released += count;
