@@ -78,10 +78,10 @@ impl<'s> Table<'s> {
     }
 }
 
-/// A mutator among `mutators`: `operation` is one operation, `batch` the time from a batch's due time to its
+/// A mutator that keeps `bytes` alive: `operation` is one operation, `batch` the time from a batch's due time to its
 /// end.
-pub fn mutator(heap: &Heap, stage: &Stage, n: usize, mutators: usize) {
-    let len = LIVE_BYTES / ENTRY / mutators;
+pub fn mutator(heap: &Heap, stage: &Stage, n: usize, bytes: usize) {
+    let len = bytes / ENTRY;
     let ran = heap.attach(|cx| {
         stage.notes.mutator(cx.mutator_id());
         let mut table = Table::new(cx, len, stage.seed ^ (n as u64 + 1))?;
@@ -99,7 +99,6 @@ pub fn mutator(heap: &Heap, stage: &Stage, n: usize, mutators: usize) {
                 begin = end;
             }
             batches.add(due, begin);
-            stage.work.fetch_add(BATCH as u64, Ordering::Relaxed);
         }
         Ok::<_, OutOfMemory>(())
     });
@@ -111,8 +110,8 @@ pub fn mutator(heap: &Heap, stage: &Stage, n: usize, mutators: usize) {
 /// The interface: frames out of a table of its own; in each it also maps, touches and unmaps some pages,
 /// as a renderer does with its buffers: the lock for writing, for reading (the first fault of a mapping),
 /// and for writing.
-pub fn interface(heap: &Heap, stage: &Stage) {
-    let len = LIVE_BYTES / ENTRY / 4;
+pub fn interface(heap: &Heap, stage: &Stage, bytes: usize) {
+    let len = bytes / ENTRY;
     let period = 1_000_000_000 / HZ;
     let ran = heap.attach(|cx| {
         stage.notes.mutator(cx.mutator_id());
@@ -131,14 +130,16 @@ pub fn interface(heap: &Heap, stage: &Stage) {
             for _ in 0..FRAME {
                 table.operation(cx)?;
             }
-            match maps.time(|| Scratch::anonymous(FRAME_PAGES)) {
+            // In native code, as far as the heap is concerned: a collection may go on meanwhile, and hold the
+            // lock in its pause.
+            cx.blocking(|| match maps.time(|| Scratch::anonymous(FRAME_PAGES)) {
                 Ok(buffer) => {
                     faults.time(|| buffer.write(0));
                     (1..FRAME_PAGES).for_each(|page| buffer.write(page));
                     unmaps.time(|| drop(buffer));
                 }
                 Err(e) => stage.trouble(format!("UiMutator: mmap failed with {e}")),
-            }
+            });
             let end = clock::now();
             frames.add(vsync, end);
             let window = stage.window.get();
@@ -146,7 +147,6 @@ pub fn interface(heap: &Heap, stage: &Stage) {
                 let deadline = vsync + period;
                 stage.notes.frame(NotedFrame { number, vsync, begin, end, deadline });
             }
-            stage.work.fetch_add(1, Ordering::Relaxed);
         }
         Ok::<_, OutOfMemory>(())
     });

@@ -4,8 +4,6 @@ use std::fs::File;
 use std::io::{IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering;
-
 use firn_heap::sys::ops::{Scratch, query_vma, zerocopy};
 use firn_heap::sys::{Userfaultfd, page_size};
 use nix::libc;
@@ -42,7 +40,6 @@ pub fn neighbour(stage: &Stage) {
         for page in at..at + FAULTS {
             faults.time(|| memory.write(page));
         }
-        stage.work.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -152,6 +149,5 @@ pub fn reader(stage: &Stage) {
             stage.trouble(format!("VmaReader: zero-copy receive is left out: {e}"));
             socket = None;
         }
-        stage.work.fetch_add(1, Ordering::Relaxed);
     }
 }
