@@ -369,9 +369,9 @@ fn variant_of(
     }
 }
 
-/// Bytes that each mutator of `priority-inversion` keeps alive: a collector that gets next to no processor shall
-/// still finish a cycle now and then.
-const LITTLE: usize = 4 << 20;
+/// Bytes that each mutator of `priority-inversion` keeps alive: a collector that gets little of the processors
+/// shall still finish many cycles.
+const LITTLE: usize = 16 << 20;
 
 /// The collector as low as asked for, hogs, and an interface as high as allowed.
 fn inversion<'a>(plan: &'a Plan, options: Options) -> Setup<'a> {
@@ -381,6 +381,9 @@ fn inversion<'a>(plan: &'a Plan, options: Options) -> Setup<'a> {
         false => ("daemon-nice", "19"),
     };
     options.set(lowest.0, lowest.1).expect("a valid option");
+    // Room for what a starved collector leaves lying: going over the budget makes it give memory back, under the
+    // lock.
+    options.heap = options.heap.max(512 << 20);
     let high = Scheduling { nice: Some(-15), policy: None };
     let hogs = Scheduling { nice: None, policy: Some(Policy::Other) };
     let members = vec![
@@ -398,7 +401,9 @@ fn inversion<'a>(plan: &'a Plan, options: Options) -> Setup<'a> {
         requester(),
         Member {
             scheduling: hogs,
-            ..Member::new("CpuHog", plan.hogs, "computes", |_, stage, _| mutator::hog(stage))
+            ..Member::new("CpuHog", plan.hogs, "computes in bursts", |_, stage, n| {
+                mutator::hog(stage, n);
+            })
         },
     ];
     let mut setup = setup(Scenario::PriorityInversion, "", options, members);

@@ -1,8 +1,6 @@
 //! Mutators: a table of entries, half of each operation reading, half replacing; paced, so that the
 //! processors are not theirs alone and what they suffer is not for want of a core.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use firn::{DataArray, Field, Heap, Local, NoGc, OutOfMemory, RefArray, Scope, Trace};
 use firn_heap::sys::ops::Scratch;
 
@@ -167,13 +165,15 @@ pub fn requester(heap: &Heap, stage: &Stage, every: u64) {
     }
 }
 
-/// Computes.
-pub fn hog(stage: &Stage) {
-    let sum = AtomicU64::new(stage.seed | 1);
+/// Computes in bursts of 5 to 40 ms, with a millisecond or two between them: in the gaps the collector gets on,
+/// and at the next burst it is preempted wherever it is.
+pub fn hog(stage: &Stage, n: usize) {
+    let mut rng = Rng::new(stage.seed ^ (0x409 + n as u64));
     while !stage.over() {
-        for _ in 0..100_000 {
-            let x = sum.load(Ordering::Relaxed);
-            sum.store(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1), Ordering::Relaxed);
+        let end = clock::now() + 5_000_000 + rng.next_u64() % 35_000_000;
+        while clock::now() < end && !stage.over() {
+            (0..1000).for_each(|_| _ = std::hint::black_box(rng.next_u64()));
         }
+        clock::sleep_until(clock::now() + 1_000_000 + rng.next_u64() % 1_000_000);
     }
 }
