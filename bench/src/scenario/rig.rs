@@ -264,6 +264,14 @@ fn assemble(
     run.install = setup.install.map(|i| i.to_string());
     run.options = described(plan);
     run.roles = what.roles.clone();
+    if !what.roles.iter().any(|r| r.role.ends_with("Mutator")) {
+        run.roles.push(Role {
+            role: "Mutator".to_owned(),
+            threads: gathered.mutators.len(),
+            does: format!("the workload {}", what.workload),
+            scheduling: String::new(),
+        });
+    }
     run.roles.push(Role {
         role: "HeapTaskDaemon".to_owned(),
         threads: 1,

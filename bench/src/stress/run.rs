@@ -59,7 +59,8 @@ pub fn run(plan: &Plan, stop: &Stop, progress: &Progress) -> Result<Report, Fail
         run: measured::empty(String::new(), String::new(), String::new(), plan.seed),
         measuring: gathered.measuring(),
     };
-    report.run = measured::run(&report, &gathered, &collector, price, report_text::verdict(&report));
+    report.run =
+        measured::run(&report, &gathered, &collector, price, report_text::verdict(&report));
     Ok(report)
 }
 

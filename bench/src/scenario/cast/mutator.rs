@@ -105,9 +105,9 @@ pub fn mutator(heap: &Heap, stage: &Stage, n: usize, bytes: usize) {
     }
 }
 
-/// The interface: frames out of a table of its own; in each it also maps, touches and unmaps some pages,
-/// as a renderer does with its buffers: the lock for writing, for reading (the first fault of a mapping),
-/// and for writing.
+/// The interface: in each frame it maps, touches and unmaps some pages, as a renderer does with its buffers (the
+/// lock for writing, for reading at the first fault of a mapping, and for writing), and then works on a table
+/// of `bytes` bytes of its own.
 pub fn interface(heap: &Heap, stage: &Stage, bytes: usize) {
     let len = bytes / ENTRY;
     let period = 1_000_000_000 / HZ;
@@ -123,21 +123,24 @@ pub fn interface(heap: &Heap, stage: &Stage, bytes: usize) {
                 break;
             }
             let vsync = pace.next();
-            cx.blocking(|| clock::sleep_until(vsync));
-            let begin = clock::now();
+            let mut begin = vsync;
+            // In native code, as far as the heap is concerned: a collection may go on meanwhile, and hold the
+            // lock in its pause.
+            cx.blocking(|| {
+                clock::sleep_until(vsync);
+                begin = clock::now();
+                match maps.time(|| Scratch::anonymous(FRAME_PAGES)) {
+                    Ok(buffer) => {
+                        faults.time(|| buffer.write(0));
+                        (1..FRAME_PAGES).for_each(|page| buffer.write(page));
+                        unmaps.time(|| drop(buffer));
+                    }
+                    Err(e) => stage.trouble(format!("UiMutator: mmap failed with {e}")),
+                }
+            });
             for _ in 0..FRAME {
                 table.operation(cx)?;
             }
-            // In native code, as far as the heap is concerned: a collection may go on meanwhile, and hold the
-            // lock in its pause.
-            cx.blocking(|| match maps.time(|| Scratch::anonymous(FRAME_PAGES)) {
-                Ok(buffer) => {
-                    faults.time(|| buffer.write(0));
-                    (1..FRAME_PAGES).for_each(|page| buffer.write(page));
-                    unmaps.time(|| drop(buffer));
-                }
-                Err(e) => stage.trouble(format!("UiMutator: mmap failed with {e}")),
-            });
             let end = clock::now();
             frames.add(vsync, end);
             let window = stage.window.get();
