@@ -3,8 +3,8 @@
 //! Everything that is known of the thread is laid over the interval, the certain before the general, and
 //! each nanosecond counts once:
 //!
-//! 1. waiting for memory; 2. waiting for `mmap_lock`, with who held it; 3. a pause of the world, with
-//!    the lock waits of whoever carried it out; 4. runnable without a processor; 5. the thread's own stop
+//! 1. runnable without a processor, whatever for; 2. waiting for memory; 3. waiting for `mmap_lock`, with who
+//!    held it; 4. a pause of the world, with the lock waits of whoever carried it out; 5. the thread's own stop
 //!    around a pause; 6. other uninterruptible sleep; 7. building a missing page; 8. sleep of its own accord;
 //!    9. what is left is its own work, if switches were recorded, and unknown otherwise.
 
@@ -133,6 +133,11 @@ impl<'a> Causes<'a> {
         let mutator = self.mutators.get(&tid).copied();
         let mine = |thread: u32| mutator == Some(thread);
         let near = |b: u64, e: u64| b < interval.1 && e > interval.0;
+        for off in self.off.get(&tid).into_iter().flatten() {
+            if near(off.woken, off.end) {
+                found.add("run-queue delay", free.claim((off.woken, off.end)), "", Vec::new());
+            }
+        }
         for s in self.log.waits.iter().filter(|s| mine(s.thread) && near(s.begin, s.end)) {
             found.add("allocation stall", free.claim((s.begin, s.end)), "", Vec::new());
         }
@@ -155,11 +160,6 @@ impl<'a> Causes<'a> {
                 let claimed = free.claim((p.stopped, p.released));
                 let who = self.blockers((p.stopped, p.released));
                 found.add("pause", claimed, p.kind, who);
-            }
-        }
-        for off in self.off.get(&tid).into_iter().flatten() {
-            if near(off.woken, off.end) {
-                found.add("run-queue delay", free.claim((off.woken, off.end)), "", Vec::new());
             }
         }
         for s in self.log.stops.iter().filter(|s| mine(s.thread) && near(s.begin, s.end)) {

@@ -4,6 +4,7 @@
 
 pub mod causes;
 pub mod collect;
+pub mod cost;
 pub mod cpu;
 pub mod environment;
 pub mod frames;

@@ -57,6 +57,8 @@ pub struct Recording {
     pub failed: HashMap<u32, u64>,
     /// How good the data is.
     pub quality: LockQuality,
+    /// Records with a call chain among them.
+    pub chained: u64,
     /// Whether contended acquisitions could be told.
     pub contention_known: bool,
     /// Whether switches were recorded.
@@ -132,6 +134,7 @@ impl Sampler {
             analysis,
             failed: HashMap::new(),
             quality: LockQuality::default(),
+            chained: 0,
             contention_known: formats.contention.is_some(),
             switches_known: formats.sched.is_some(),
             calls_known: formats.calls.is_some(),
@@ -299,6 +302,7 @@ impl State {
         match record::parse(bytes, chains) {
             Some(Record::Sample(sample)) => {
                 quality.records += 1;
+                self.recording.chained += u64::from(chains);
                 let Some(seen) = self.formats.seen(&sample, self.mm) else {
                     quality.damaged_bytes += bytes.len() as u64;
                     return;

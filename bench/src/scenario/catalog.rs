@@ -14,6 +14,7 @@ use super::rig::{self, Done, Member, Setup};
 use super::stage::Scheduling;
 use super::{cgroup, figures};
 use crate::exit::Failure;
+use crate::measure::cost::Price;
 use crate::measure::latency::Discipline;
 use crate::progress::{Progress, Stop};
 use crate::schema::{Document, Noise, Run, Verdict};
@@ -136,10 +137,13 @@ const BETWEEN: u64 = 5_000_000;
 const VICTIMS: &[&str] =
     &["Mutator", "UiMutator", "Neighbour", "VmaReader", "FileFaulter", "Forker"];
 
-fn mutators<'a>(plan: &Plan, count: usize) -> Member<'a> {
-    let _ = plan;
+fn mutators<'a>(count: usize) -> Member<'a> {
+    mutators_of(count, mutator::LIVE_BYTES / count)
+}
+
+fn mutators_of<'a>(count: usize, bytes: usize) -> Member<'a> {
     let body = move |heap: &firn::Heap, stage: &super::stage::Stage, n: usize| {
-        mutator::mutator(heap, stage, n, count);
+        mutator::mutator(heap, stage, n, bytes);
     };
     let member = Member::new("Mutator", count, "reads and replaces entries, paced", body);
     Member { prepares: true, ..member }
@@ -151,10 +155,14 @@ fn requester<'a>() -> Member<'a> {
     })
 }
 
+fn habits(plan: &Plan) -> writers::Habits {
+    writers::Habits { pages: plan.writer_pages, held: plan.writer_held, rate: plan.writer_rate }
+}
+
 fn storm<'a>(plan: &Plan) -> Member<'a> {
-    let (pages, rate) = (plan.writer_pages, plan.writer_rate);
+    let habits = habits(plan);
     Member::new("VmaWriter", plan.writers, "maps, touches, splits, unmaps", move |_, stage, _| {
-        writers::writer(stage, pages, rate);
+        writers::writer(stage, habits);
     })
 }
 
@@ -193,6 +201,7 @@ fn setup<'a>(
 pub fn perform(
     scenario: Scenario,
     plan: &Plan,
+    price: Option<Price>,
     stop: &Stop,
     progress: &Progress,
     document: &mut Document,
@@ -205,11 +214,14 @@ pub fn perform(
     let mut runs = Vec::new();
     for &variant in variants {
         for &backend in &plan.backends {
+            // What a cap has left behind.
+            cgroup::remove();
             if stop.requested() {
                 break;
             }
             let options = with_backend(plan, backend);
-            let done = variant_of(scenario, variant, options, plan, stop, progress);
+            let play = Play { plan, price, stop, progress };
+            let done = variant_of(scenario, variant, options, play);
             match done {
                 Ok(mut done) => {
                     own_figures(scenario, &mut done);
@@ -237,6 +249,15 @@ pub fn perform(
     Ok(())
 }
 
+/// What all runs have in common.
+#[derive(Clone, Copy)]
+struct Play<'a> {
+    plan: &'a Plan,
+    price: Option<Price>,
+    stop: &'a Stop,
+    progress: &'a Progress,
+}
+
 /// Why a run did not happen.
 enum Trouble {
     /// The machine cannot play it: a line for the report.
@@ -249,22 +270,22 @@ fn variant_of(
     scenario: Scenario,
     variant: &'static str,
     options: Options,
-    plan: &Plan,
-    stop: &Stop,
-    progress: &Progress,
+    play: Play<'_>,
 ) -> Result<Done, Trouble> {
+    let Play { plan, price, stop, progress } = play;
     let stormy = variant == "storm";
-    let go = |setup: Setup<'_>| rig::perform(setup, plan, stop, progress).map_err(Trouble::Failed);
+    let go = |setup: Setup<'_>| {
+        rig::perform(setup, plan, price, stop, progress).map_err(Trouble::Failed)
+    };
     match scenario {
         Scenario::CompactVsWriters => {
-            let mut members = vec![mutators(plan, plan.mutators), requester()];
+            let mut members = vec![mutators(plan.mutators), requester()];
             members.extend(stormy.then(|| storm(plan)));
             go(setup(scenario, variant, options, members))
         }
         Scenario::RegisterStorm => {
             let rate = plan.register_rate;
-            let mut members =
-                vec![mutators(plan, plan.mutators), requester(), neighbours(plan.readers)];
+            let mut members = vec![mutators(plan.mutators), requester(), neighbours(plan.readers)];
             members.extend(stormy.then(|| {
                 Member::new(
                     "Registrar",
@@ -277,8 +298,7 @@ fn variant_of(
         }
         Scenario::PriorityInversion => go(inversion(plan, options)),
         Scenario::VolatileRegion => {
-            let mut members =
-                vec![mutators(plan, plan.mutators), requester(), neighbours(plan.readers)];
+            let mut members = vec![mutators(plan.mutators), requester(), neighbours(plan.readers)];
             members.extend(stormy.then(|| storm(plan)));
             go(setup(scenario, variant, options, members))
         }
@@ -289,13 +309,13 @@ fn variant_of(
                 "needs mappings looked up in every way",
                 |_, stage, _| readers::reader(stage),
             );
-            let mut members = vec![mutators(plan, 1), requester(), reader];
+            let mut members = vec![mutators(1), requester(), reader];
             members.extend(stormy.then(|| storm(plan)));
             go(setup(scenario, variant, options, members))
         }
         Scenario::MunmapChurn => {
             let pages = 8 * plan.writer_pages;
-            let mut members = vec![mutators(plan, 1), requester(), neighbours(plan.readers)];
+            let mut members = vec![mutators(1), requester(), neighbours(plan.readers)];
             let churners = if stormy { plan.writers } else { 1 };
             members.push(Member::new(
                 "Churner",
@@ -310,7 +330,7 @@ fn variant_of(
             let (touched, vmas) = if stormy { (plan.touched, plan.vmas) } else { (4 << 20, 16) };
             let ballast = Mutex::new(None);
             let members = vec![
-                mutators(plan, 1),
+                mutators(1),
                 Member::new(
                     "Neighbour",
                     plan.readers,
@@ -331,7 +351,7 @@ fn variant_of(
         Scenario::FileFault => {
             let cold = files::Cold::make(&plan.folder).map_err(Trouble::Skipped)?;
             let mut members = vec![
-                mutators(plan, 1),
+                mutators(1),
                 requester(),
                 Member::new(
                     "FileFaulter",
@@ -347,6 +367,10 @@ fn variant_of(
     }
 }
 
+/// Bytes that each mutator of `priority-inversion` keeps alive: a collector that gets little of the processors
+/// shall still finish many cycles.
+const LITTLE: usize = 16 << 20;
+
 /// The collector as low as asked for, hogs, and an interface as high as allowed.
 fn inversion<'a>(plan: &'a Plan, options: Options) -> Setup<'a> {
     let mut options = options;
@@ -355,10 +379,13 @@ fn inversion<'a>(plan: &'a Plan, options: Options) -> Setup<'a> {
         false => ("daemon-nice", "19"),
     };
     options.set(lowest.0, lowest.1).expect("a valid option");
+    // Room for what a starved collector leaves lying: going over the budget makes it give memory back, under the
+    // lock.
+    options.heap = options.heap.max(512 << 20);
     let high = Scheduling { nice: Some(-15), policy: None };
     let hogs = Scheduling { nice: None, policy: Some(Policy::Other) };
     let members = vec![
-        mutators(plan, 1),
+        mutators_of(1, LITTLE),
         Member {
             scheduling: high,
             prepares: true,
@@ -366,13 +393,15 @@ fn inversion<'a>(plan: &'a Plan, options: Options) -> Setup<'a> {
                 "UiMutator",
                 1,
                 "renders at 120 Hz, maps and unmaps in each frame",
-                |heap, stage, _| mutator::interface(heap, stage),
+                |heap, stage, _| mutator::interface(heap, stage, LITTLE),
             )
         },
         requester(),
         Member {
             scheduling: hogs,
-            ..Member::new("CpuHog", plan.hogs, "computes", |_, stage, _| mutator::hog(stage))
+            ..Member::new("CpuHog", plan.hogs, "computes in bursts", |_, stage, n| {
+                mutator::hog(stage, n);
+            })
         },
     ];
     let mut setup = setup(Scenario::PriorityInversion, "", options, members);
@@ -390,13 +419,13 @@ fn inversion<'a>(plan: &'a Plan, options: Options) -> Setup<'a> {
 fn whole_system<'a>(variant: &'static str, plan: &'a Plan, options: Options) -> Setup<'a> {
     let mut options = options;
     // A writer that paces itself: a background, not a storm.
-    let (pages, rate) =
-        (plan.writer_pages, if plan.writer_rate == 0 { 500 } else { plan.writer_rate });
+    let usual = habits(plan);
+    let habits = writers::Habits { rate: if usual.rate == 0 { 100 } else { usual.rate }, ..usual };
     let writers = Member::new(
         "VmaWriter",
         plan.writers,
-        "maps, touches, splits, unmaps, 500 times a second",
-        move |_, stage, _| writers::writer(stage, pages, rate),
+        "maps, touches, splits, unmaps, at a rate",
+        move |_, stage, _| writers::writer(stage, habits),
     );
     let seconds = plan.seconds;
     let threads = plan.mutators.max(2);

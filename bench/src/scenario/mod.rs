@@ -26,6 +26,7 @@ pub mod stage;
 pub mod text;
 
 use crate::exit::{Exit, Failure};
+use crate::measure::cost::Price;
 use crate::measure::environment;
 use crate::progress::{Progress, Stop};
 use crate::schema::{Document, Measuring, SCENARIO};
@@ -90,18 +91,20 @@ pub fn perform(
     progress.finish();
     say(&text::noise(&noise));
     document.noise = Some(noise);
+    let price = if plan.measure && !stop.requested() { Price::find() } else { None };
     let total = plan.scenarios.len() as f64;
     for (i, scenario) in plan.scenarios.iter().enumerate() {
         if stop.requested() {
             break;
         }
         let before = document.runs.len();
-        let result = catalog::perform(*scenario, plan, stop, progress, &mut document);
+        let result = catalog::perform(*scenario, plan, price, stop, progress, &mut document);
         progress.finish();
         result?;
         progress.share((i + 1) as f64 / total);
         say(&text::scenario(*scenario, &document.runs[before..]));
     }
+    cgroup::remove();
     document.skipped.sort();
     document.skipped.dedup();
     document.partial = stop.interrupted();

@@ -41,12 +41,15 @@ pub struct ScenarioArgs {
     /// Mutator threads [default: 2]
     #[arg(long, value_name = "N")]
     pub mutators: Option<usize>,
-    /// Threads that map and unmap (the storm) [default: one for each processor, at least 2]
+    /// Threads that map and unmap (the storm) [default: two for each processor]
     #[arg(long, value_name = "N", help_heading = "Neighbours")]
     pub writers: Option<usize>,
     /// Pages that a writer maps, touches and unmaps at a time [default: 16]
     #[arg(long, value_name = "N", help_heading = "Neighbours")]
     pub writer_pages: Option<usize>,
+    /// Pages of its own that a writer protects and opens again in each round [default: 4096]
+    #[arg(long, value_name = "N", help_heading = "Neighbours")]
+    pub writer_held: Option<usize>,
     /// Rounds a second of each writer; 0 is as many as it can [default: 0]
     #[arg(long, value_name = "N", help_heading = "Neighbours")]
     pub writer_rate: Option<u64>,
@@ -109,6 +112,8 @@ pub struct Plan {
     pub writers: usize,
     /// Pages of a writer's round.
     pub writer_pages: usize,
+    /// Pages that a writer protects and opens in a round.
+    pub writer_held: usize,
     /// Rounds a second of a writer; 0 is unlimited.
     pub writer_rate: u64,
     /// VMA readers.
@@ -193,8 +198,9 @@ impl ScenarioArgs {
             seed: self.seed.unwrap_or(0),
             options: self.options()?,
             mutators: bounded(self.mutators, "mutators", 2, (1, 64))?,
-            writers: bounded(self.writers, "writers", cpus.max(2), (1, 256))?,
+            writers: bounded(self.writers, "writers", 2 * cpus, (1, 256))?,
             writer_pages: bounded(self.writer_pages, "writer-pages", 16, (2, 1 << 20))?,
+            writer_held: bounded(self.writer_held, "writer-held", 4096, (1, 1 << 20))?,
             writer_rate: self.writer_rate.unwrap_or(0),
             readers: bounded(self.readers, "readers", 2, (1, 256))?,
             register_rate: self.register_rate.unwrap_or(2000).clamp(1, 1_000_000),
@@ -232,6 +238,8 @@ impl ScenarioArgs {
         options
             .set("heap", self.heap.as_deref().unwrap_or("192m"))
             .map_err(|e| Failure::usage(format!("--heap: {e}")))?;
+        // Giving memory back takes the lock for reading under every back end; what is compared here is moving.
+        options.trim = false;
         options.apply(gc).map_err(|e| Failure::usage(format!("--gc {gc}: {e}")))?;
         options.check().map_err(|e| Failure::usage(e.to_string()))?;
         if options.heap < 96 << 20 {
@@ -253,12 +261,6 @@ impl Plan {
     /// Seconds of the control on the idle machine.
     pub fn control_seconds(&self) -> f64 {
         if self.quick { 0.5 } else { 3.0 }
-    }
-
-    /// Slices of recording and not recording, behind the window, that tell what recording costs: how
-    /// many of each, and nanoseconds of one.
-    pub fn cost_slices(&self) -> (usize, u64) {
-        if self.quick { (3, 20_000_000) } else { (8, 50_000_000) }
     }
 }
 

@@ -1,10 +1,9 @@
-//! One run: makes the heap, starts the measurement and the threads, opens and closes the window, finds out
-//! what recording costs, and puts the [`Run`] together.
+//! One run: makes the heap, starts the measurement and the threads, opens and closes the window, and puts the
+//! [`Run`] together.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use firn::{BackendKind, Heap, Options};
 use firn_heap::sys::probe::peak_rss_bytes;
@@ -16,19 +15,20 @@ use super::stage::{Scheduling, Stage};
 use crate::clock;
 use crate::exit::Failure;
 use crate::measure::collect::Collector;
+use crate::measure::cost::{self, Price};
 use crate::measure::cpu::{CpuClock, CpuUse};
 use crate::measure::frames::{RATES, period_ns};
 use crate::measure::gather::{Fill, Gather, Gathered, Want, distribution};
 use crate::measure::notes::Notes;
-use crate::perf::{Sampler, Window};
+use crate::perf::Window;
 use crate::progress::{Progress, Stop};
-use crate::schema::{Cost, Cpu, Distribution, Frames, Latency, Memory, Role, Run, Source};
+use crate::schema::{Cpu, Distribution, Frames, Latency, Memory, Role, Run};
 use crate::stress::measured;
 use crate::stress::run::no_heap;
 use crate::workloads::{Bench, Outcome, WorkloadError};
 
 /// Spans of each kind in a run of a scenario; a file has many runs.
-const SPANS: usize = 4_000;
+const SPANS: usize = 2_000;
 
 /// What a thread does.
 pub type Body<'a> = Box<dyn Fn(&Heap, &Stage, usize) + Send + Sync + 'a>;
@@ -102,6 +102,7 @@ pub struct Done {
 pub fn perform(
     setup: Setup<'_>,
     plan: &Plan,
+    price: Option<Price>,
     stop: &Stop,
     progress: &Progress,
 ) -> Result<Done, Failure> {
@@ -117,7 +118,6 @@ pub fn perform(
     progress.stage(&label);
 
     let mut cpu = (CpuClock::now(), CpuUse::default());
-    let mut cost = None;
     let mut outcome = None;
     let mut crowd = (None, None);
     let gathered = std::thread::scope(|s| {
@@ -151,11 +151,6 @@ pub fn perform(
                 wait(stop, begin + clock::ns(plan.seconds), Some((progress, plan.seconds)));
                 window.end(clock::now());
                 cpu.1 = cpu.0.elapsed();
-                if let Some(sampler) = gather.sampler()
-                    && !stop.requested()
-                {
-                    cost = measure_cost(sampler, &stage, plan.cost_slices());
-                }
             }
         }
         crowd = (count_lines("/proc/self/maps"), count_threads());
@@ -188,10 +183,10 @@ pub fn perform(
     };
     if let Some(outcome) = &outcome {
         measured::outcome(&mut run, outcome);
-        cost = measured::cost(&gathered, outcome.cpu.process_s);
+        run.cpu.measuring_s = gathered.recording.as_ref().map_or(0.0, |r| r.cpu_ns as f64 / 1e9);
     }
-    run.measuring_cost =
-        cost.map(|c| Cost { events_per_s: measured::events_per_s(&gathered), ..c });
+    let seconds = window.get().1.saturating_sub(window.get().0) as f64 / 1e9;
+    run.measuring_cost = cost::of(&gathered, price, run.cpu.process_s, seconds);
     run.partial = stop.interrupted();
     (run.memory.vmas, run.memory.threads) = crowd;
     let flip_waits = gathered.lock_waits_in_flips(&collector, window.get());
@@ -269,6 +264,14 @@ fn assemble(
     run.install = setup.install.map(|i| i.to_string());
     run.options = described(plan);
     run.roles = what.roles.clone();
+    if !what.roles.iter().any(|r| r.role.ends_with("Mutator")) {
+        run.roles.push(Role {
+            role: "Mutator".to_owned(),
+            threads: gathered.mutators.len(),
+            does: format!("the workload {}", what.workload),
+            scheduling: String::new(),
+        });
+    }
     run.roles.push(Role {
         role: "HeapTaskDaemon".to_owned(),
         threads: 1,
@@ -331,6 +334,7 @@ fn described(plan: &Plan) -> BTreeMap<String, Value> {
         ("mutators", Value::from(plan.mutators)),
         ("writers", Value::from(plan.writers)),
         ("writer_pages", Value::from(plan.writer_pages)),
+        ("writer_held", Value::from(plan.writer_held)),
         ("writer_rate", Value::from(plan.writer_rate)),
         ("readers", Value::from(plan.readers)),
         ("register_rate", Value::from(plan.register_rate)),
@@ -357,41 +361,6 @@ fn wait(stop: &Stop, end: u64, progress: Option<(&Progress, f64)>) {
         }
         clock::sleep_until((now + 20_000_000).min(end));
     }
-}
-
-/// What recording costs: work for each processor second, in slices with and without, by turns.
-fn measure_cost(sampler: &Sampler, stage: &Stage, slices: (usize, u64)) -> Option<Cost> {
-    let slice = |on: bool| {
-        sampler.enable(on);
-        let (cpu, work) = (CpuClock::now(), stage.work.load(Ordering::Relaxed));
-        clock::sleep_until(clock::now() + slices.1);
-        let done = stage.work.load(Ordering::Relaxed) - work;
-        (done as f64, cpu.elapsed().process_s)
-    };
-    let mut sums = [(0.0, 0.0); 2];
-    for i in 0..2 * slices.0 {
-        // On, off, off, on: a trend weighs on both alike.
-        let on = matches!(i % 4, 0 | 3);
-        let (work, cpu) = slice(on);
-        let sum = &mut sums[usize::from(on)];
-        *sum = (sum.0 + work, sum.1 + cpu);
-    }
-    sampler.enable(true);
-    let rate = |(work, cpu): (f64, f64)| work / cpu.max(1e-9);
-    let (without, with) = (rate(sums[0]), rate(sums[1]));
-    if sums[0].0 == 0.0 || sums[1].0 == 0.0 {
-        return None;
-    }
-    let percent = 100.0 * (without - with) / without;
-    Some(Cost {
-        what: "operations of all threads for each processor second".to_owned(),
-        with,
-        without,
-        percent,
-        flagged: percent > 5.0,
-        source: Source::Program,
-        events_per_s: 0.0,
-    })
 }
 
 fn count_lines(path: &str) -> Option<u64> {

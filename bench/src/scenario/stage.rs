@@ -1,7 +1,7 @@
 //! What the threads of a run share, and how each logs its operations.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use firn_heap::sys::thread::{self, Policy};
@@ -22,8 +22,6 @@ pub struct Stage {
     pub seed: u64,
     over: AtomicBool,
     arrived: AtomicUsize,
-    /// Operations of all threads whose work is the measure of what recording costs.
-    pub work: AtomicU64,
     logs: Mutex<BTreeMap<(String, &'static str), Logged>>,
     trouble: Mutex<Vec<String>>,
 }
@@ -44,7 +42,6 @@ impl Stage {
             seed,
             over: AtomicBool::new(false),
             arrived: AtomicUsize::new(0),
-            work: AtomicU64::new(0),
             logs: Mutex::default(),
             trouble: Mutex::default(),
         }

@@ -8,9 +8,9 @@ use crate::stress::page::Page;
 use crate::stress::units::{count, time};
 
 /// Columns of a figure's name.
-const NAME: usize = 26;
+const NAME: usize = 30;
 /// Columns of a value.
-const CELL: usize = 13;
+const CELL: usize = 12;
 /// Runs side by side.
 const ABREAST: usize = 4;
 
@@ -112,4 +112,37 @@ pub fn end(document: &Document) -> String {
         page.paragraph("Interrupted: what is above is all that was measured.");
     }
     page.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{Check, Distribution, Figure, Hiccups};
+    use crate::stress::measured;
+
+    #[test]
+    fn every_line_fits_a_terminal() {
+        let mut run = measured::empty("x/storm/pingpong".into(), "entries".into(), "pingpong".into(), 1);
+        run.variant = "storm".into();
+        for (name, value) in [("neighbour_wait.worst_write_ns", 999e9), ("overrun_ns.max", -999e6)] {
+            run.figures.push(Figure {
+                name: name.into(),
+                value,
+                unit: "ns".into(),
+                what: "something".into(),
+                better: -1,
+            });
+        }
+        run.verdict.text = "a sentence of some length ".repeat(9);
+        run.checks.push(Check { what: "a check".into(), ok: false, detail: "found it wanting".into() });
+        let ns = Distribution::of([999_999_999_937]);
+        run.hiccups = Some(Hiccups { ns: ns.clone(), raw: ns });
+        let runs = vec![run; 6];
+        for scenario in Scenario::ALL {
+            let text = super::scenario(scenario, &runs) + &list();
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+        }
+    }
 }

@@ -3,11 +3,11 @@
 
 use super::Report;
 use crate::measure::collect::Collector;
+use crate::measure::cost::{self, Price};
 use crate::measure::frames::judge;
 use crate::measure::gather::{Fill, Gathered, distribution};
 use crate::schema::{
-    Check, Cost, Cpu, FrameRate, Frames, Latency, Memory, Role, Run, SignedDistribution, Source,
-    Verdict,
+    Check, Cpu, FrameRate, Frames, Latency, Memory, Role, Run, SignedDistribution, Verdict,
 };
 use crate::workloads::Outcome;
 
@@ -101,39 +101,14 @@ pub fn rate(hz: u32, overruns: &[i64]) -> FrameRate {
     }
 }
 
-/// What recording cost, from the number of its events: the processor time of the sampler's own thread, and of
-/// writing the records, which is measured on this machine right now.
-pub fn cost(gathered: &Gathered, cpu_s: f64) -> Option<Cost> {
-    let recording = gathered.recording.as_ref()?;
-    let events = recording.quality.records as f64;
-    let own = recording.cpu_ns as f64 / 1e9 + events * RECORD_NS / 1e9;
-    let whole = cpu_s.max(1e-9);
-    let percent = 100.0 * own / whole.max(own);
-    Some(Cost {
-        what: "processor seconds of the process; the part for recording is the sampler's own time and \
-               an estimate of 0.2 us for each record"
-            .to_owned(),
-        with: whole,
-        without: (whole - own).max(0.0),
-        percent,
-        flagged: percent > 5.0,
-        source: Source::Program,
-        events_per_s: events_per_s(gathered),
-    })
-}
-
-/// Kernel events recorded, a second.
-pub fn events_per_s(gathered: &Gathered) -> f64 {
-    let Some(recording) = &gathered.recording else { return 0.0 };
-    let seconds = recording.span.1.saturating_sub(recording.span.0) as f64 / 1e9;
-    recording.quality.records as f64 / seconds.max(1e-9)
-}
-
-/// Nanoseconds that the kernel needs for a record, measured on 6.18.
-const RECORD_NS: f64 = 200.0;
-
 /// The run of a report.
-pub fn run(report: &Report, gathered: &Gathered, collector: &Collector, verdict: String) -> Run {
+pub fn run(
+    report: &Report,
+    gathered: &Gathered,
+    collector: &Collector,
+    price: Option<Price>,
+    verdict: String,
+) -> Run {
     let setup = &report.setup;
     let name = format!("{}/{}", report.workload, setup.backend);
     let mut run = empty(name, report.workload.to_string(), setup.backend.clone(), report.seed);
@@ -164,7 +139,9 @@ pub fn run(report: &Report, gathered: &Gathered, collector: &Collector, verdict:
         ..Memory::default()
     };
     run.cpu.measuring_s = gathered.recording.as_ref().map_or(0.0, |r| r.cpu_ns as f64 / 1e9);
-    run.measuring_cost = cost(gathered, report.outcome.cpu.process_s);
+    let window = report.outcome.window;
+    let seconds = window.1.saturating_sub(window.0) as f64 / 1e9;
+    run.measuring_cost = cost::of(gathered, price, report.outcome.cpu.process_s, seconds);
     run.verdict = Verdict { text: verdict, inside_noise: false };
     run
 }

@@ -113,12 +113,13 @@ impl Sink {
         })
     }
 
-    /// Writes one JSON value and a newline.
+    /// Writes one JSON value on one line, and a newline: most of it are lists of numbers, which nobody reads
+    /// one a line.
     ///
     /// # Errors
     /// The disk is full, or similar.
     pub fn write(self, value: &Value) -> std::io::Result<()> {
-        let text = serde_json::to_string_pretty(value).map_err(std::io::Error::other)? + "\n";
+        let text = serde_json::to_string(value).map_err(std::io::Error::other)? + "\n";
         match self {
             Sink::File(mut file) => file.write_all(text.as_bytes()),
             Sink::Stdout => std::io::stdout().write_all(text.as_bytes()),

@@ -10,6 +10,7 @@ use super::options::{Plan, Program};
 use super::{Report, SetupReport, measured, report_text};
 use crate::exit::Failure;
 use crate::measure::collect::Collector;
+use crate::measure::cost::Price;
 use crate::measure::gather::{Gather, Want};
 use crate::measure::machine::MachineReport;
 use crate::progress::{Progress, Stop};
@@ -26,6 +27,7 @@ pub fn run(plan: &Plan, stop: &Stop, progress: &Progress) -> Result<Report, Fail
     let heap = Heap::new(&plan.options).map_err(|error| no_heap(&error))?;
     let collector = Arc::new(Collector::new());
     heap.add_listener(collector.clone());
+    let price = if plan.measure { Price::find() } else { None };
     let gather = Gather::start(Want { events: plan.measure, probe: plan.measure });
     let notes = gather.notes().clone();
     let bench = Bench { heap: &heap, stop, progress, notes: &notes };
@@ -57,7 +59,8 @@ pub fn run(plan: &Plan, stop: &Stop, progress: &Progress) -> Result<Report, Fail
         run: measured::empty(String::new(), String::new(), String::new(), plan.seed),
         measuring: gathered.measuring(),
     };
-    report.run = measured::run(&report, &gathered, &collector, report_text::verdict(&report));
+    report.run =
+        measured::run(&report, &gathered, &collector, price, report_text::verdict(&report));
     Ok(report)
 }
 

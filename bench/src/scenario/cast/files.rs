@@ -1,16 +1,14 @@
 //! Faults on a file whose pages are not in memory: the kernel reads from disk while it handles them.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-
 use firn_heap::sys::ops::Scratch;
 use firn_heap::sys::page_size;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 use super::Pace;
 use crate::scenario::stage::Stage;
@@ -96,6 +94,5 @@ pub fn faulter(stage: &Stage, cold: &Cold, n: usize) {
         {
             stage.trouble(format!("FileFaulter: dropping the cache failed with {e}"));
         }
-        stage.work.fetch_add(1, Ordering::Relaxed);
     }
 }

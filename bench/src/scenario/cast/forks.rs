@@ -1,7 +1,5 @@
 //! Forks of a large process with many mappings.
 
-use std::sync::atomic::Ordering;
-
 use firn_heap::sys::ops::{Scratch, fork_and_reap};
 use firn_heap::sys::{Protection, page_size};
 
@@ -54,7 +52,6 @@ pub fn forker(stage: &Stage) {
         } else {
             log.add(begin, end);
         }
-        stage.work.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -78,6 +75,5 @@ pub fn fresh(stage: &Stage) {
         for page in 0..8 {
             later.time(|| old.write((round * 8 + page) % old.pages()));
         }
-        stage.work.fetch_add(1, Ordering::Relaxed);
     }
 }

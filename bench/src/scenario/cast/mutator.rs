@@ -1,8 +1,6 @@
 //! Mutators: a table of entries, half of each operation reading, half replacing; paced, so that the
 //! processors are not theirs alone and what they suffer is not for want of a core.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use firn::{DataArray, Field, Heap, Local, NoGc, OutOfMemory, RefArray, Scope, Trace};
 use firn_heap::sys::ops::Scratch;
 
@@ -78,10 +76,10 @@ impl<'s> Table<'s> {
     }
 }
 
-/// A mutator among `mutators`: `operation` is one operation, `batch` the time from a batch's due time to its
+/// A mutator that keeps `bytes` alive: `operation` is one operation, `batch` the time from a batch's due time to its
 /// end.
-pub fn mutator(heap: &Heap, stage: &Stage, n: usize, mutators: usize) {
-    let len = LIVE_BYTES / ENTRY / mutators;
+pub fn mutator(heap: &Heap, stage: &Stage, n: usize, bytes: usize) {
+    let len = bytes / ENTRY;
     let ran = heap.attach(|cx| {
         stage.notes.mutator(cx.mutator_id());
         let mut table = Table::new(cx, len, stage.seed ^ (n as u64 + 1))?;
@@ -99,7 +97,6 @@ pub fn mutator(heap: &Heap, stage: &Stage, n: usize, mutators: usize) {
                 begin = end;
             }
             batches.add(due, begin);
-            stage.work.fetch_add(BATCH as u64, Ordering::Relaxed);
         }
         Ok::<_, OutOfMemory>(())
     });
@@ -108,11 +105,11 @@ pub fn mutator(heap: &Heap, stage: &Stage, n: usize, mutators: usize) {
     }
 }
 
-/// The interface: frames out of a table of its own; in each it also maps, touches and unmaps some pages,
-/// as a renderer does with its buffers: the lock for writing, for reading (the first fault of a mapping),
-/// and for writing.
-pub fn interface(heap: &Heap, stage: &Stage) {
-    let len = LIVE_BYTES / ENTRY / 4;
+/// The interface: in each frame it maps, touches and unmaps some pages, as a renderer does with its buffers (the
+/// lock for writing, for reading at the first fault of a mapping, and for writing), and then works on a table
+/// of `bytes` bytes of its own.
+pub fn interface(heap: &Heap, stage: &Stage, bytes: usize) {
+    let len = bytes / ENTRY;
     let period = 1_000_000_000 / HZ;
     let ran = heap.attach(|cx| {
         stage.notes.mutator(cx.mutator_id());
@@ -126,18 +123,23 @@ pub fn interface(heap: &Heap, stage: &Stage) {
                 break;
             }
             let vsync = pace.next();
-            cx.blocking(|| clock::sleep_until(vsync));
-            let begin = clock::now();
+            let mut begin = vsync;
+            // In native code, as far as the heap is concerned: a collection may go on meanwhile, and hold the
+            // lock in its pause.
+            cx.blocking(|| {
+                clock::sleep_until(vsync);
+                begin = clock::now();
+                match maps.time(|| Scratch::anonymous(FRAME_PAGES)) {
+                    Ok(buffer) => {
+                        faults.time(|| buffer.write(0));
+                        (1..FRAME_PAGES).for_each(|page| buffer.write(page));
+                        unmaps.time(|| drop(buffer));
+                    }
+                    Err(e) => stage.trouble(format!("UiMutator: mmap failed with {e}")),
+                }
+            });
             for _ in 0..FRAME {
                 table.operation(cx)?;
-            }
-            match maps.time(|| Scratch::anonymous(FRAME_PAGES)) {
-                Ok(buffer) => {
-                    faults.time(|| buffer.write(0));
-                    (1..FRAME_PAGES).for_each(|page| buffer.write(page));
-                    unmaps.time(|| drop(buffer));
-                }
-                Err(e) => stage.trouble(format!("UiMutator: mmap failed with {e}")),
             }
             let end = clock::now();
             frames.add(vsync, end);
@@ -146,7 +148,6 @@ pub fn interface(heap: &Heap, stage: &Stage) {
                 let deadline = vsync + period;
                 stage.notes.frame(NotedFrame { number, vsync, begin, end, deadline });
             }
-            stage.work.fetch_add(1, Ordering::Relaxed);
         }
         Ok::<_, OutOfMemory>(())
     });
@@ -167,13 +168,15 @@ pub fn requester(heap: &Heap, stage: &Stage, every: u64) {
     }
 }
 
-/// Computes.
-pub fn hog(stage: &Stage) {
-    let sum = AtomicU64::new(stage.seed | 1);
+/// Computes in bursts of 5 to 40 ms, with a millisecond or two between them: in the gaps the collector gets on,
+/// and at the next burst it is preempted wherever it is.
+pub fn hog(stage: &Stage, n: usize) {
+    let mut rng = Rng::new(stage.seed ^ (0x409 + n as u64));
     while !stage.over() {
-        for _ in 0..100_000 {
-            let x = sum.load(Ordering::Relaxed);
-            sum.store(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1), Ordering::Relaxed);
+        let end = clock::now() + 5_000_000 + rng.next_u64() % 35_000_000;
+        while clock::now() < end && !stage.over() {
+            (0..1000).for_each(|_| _ = std::hint::black_box(rng.next_u64()));
         }
+        clock::sleep_until(clock::now() + 1_000_000 + rng.next_u64() % 1_000_000);
     }
 }

@@ -1,16 +1,14 @@
 //! Whoever needs a mapping looked up: by a fault, a system call on memory, or a look into `/proc`.
 
-use std::fs::File;
-use std::io::{IoSliceMut, Read, Seek, SeekFrom, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::sync::atomic::Ordering;
-
 use firn_heap::sys::ops::{Scratch, query_vma, zerocopy};
 use firn_heap::sys::{Userfaultfd, page_size};
 use nix::libc;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
+use std::fs::File;
+use std::io::{IoSliceMut, Read, Seek, SeekFrom, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
 
 use super::Pace;
 use crate::scenario::stage::{Log, Stage};
@@ -42,7 +40,6 @@ pub fn neighbour(stage: &Stage) {
         for page in at..at + FAULTS {
             faults.time(|| memory.write(page));
         }
-        stage.work.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -152,6 +149,5 @@ pub fn reader(stage: &Stage) {
             stage.trouble(format!("VmaReader: zero-copy receive is left out: {e}"));
             socket = None;
         }
-        stage.work.fetch_add(1, Ordering::Relaxed);
     }
 }

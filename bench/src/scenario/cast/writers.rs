@@ -1,26 +1,40 @@
 //! Whoever changes mappings: the lock for writing.
 
-use std::sync::atomic::Ordering;
-
 use firn_heap::sys::ops::Scratch;
 use firn_heap::sys::{Protection, Userfaultfd, page_size};
 
 use super::Pace;
 use crate::scenario::stage::Stage;
 
-/// Maps `pages` pages, touches them, splits the mapping by protecting its half, and unmaps it; `rate` rounds
-/// a second, 0 without a pause.
-pub fn writer(stage: &Stage, pages: usize, rate: u64) {
+/// One writer's habits.
+#[derive(Debug, Clone, Copy)]
+pub struct Habits {
+    /// Pages that it maps, touches, splits and unmaps in a round.
+    pub pages: usize,
+    /// Pages of its own that it protects and opens again in a round: the lock is held for writing for as long
+    /// as their page tables take.
+    pub held: usize,
+    /// Rounds a second; 0 is without a pause.
+    pub rate: u64,
+}
+
+/// Maps some pages, touches them, splits the mapping by protecting its half, and unmaps it; then protects a
+/// larger range of its own and opens it again.
+pub fn writer(stage: &Stage, habits: Habits) {
     let (mut maps, mut protects) = (stage.log("mmap"), stage.log("mprotect"));
-    let mut unmaps = stage.log("munmap");
-    let mut pace = Pace::new(rate);
+    let (mut unmaps, mut seals) = (stage.log("munmap"), stage.log("mprotect, large"));
+    let mut pace = Pace::new(habits.rate);
+    let Ok(own) = Scratch::anonymous(habits.held) else {
+        return stage.trouble("VmaWriter: mmap failed".to_owned());
+    };
+    own.fill();
     while !stage.over() {
         pace.wait();
-        match maps.time(|| Scratch::anonymous(pages)) {
+        match maps.time(|| Scratch::anonymous(habits.pages)) {
             Ok(memory) => {
                 memory.fill();
-                let half = protects.time(|| memory.protect(0, pages / 2, Protection::Read));
-                if let Err(e) = half {
+                let half = habits.pages / 2;
+                if let Err(e) = protects.time(|| memory.protect(0, half, Protection::Read)) {
                     stage.trouble(format!("VmaWriter: mprotect failed with {e}"));
                 }
                 unmaps.time(|| drop(memory));
@@ -30,7 +44,11 @@ pub fn writer(stage: &Stage, pages: usize, rate: u64) {
                 return;
             }
         }
-        stage.work.fetch_add(1, Ordering::Relaxed);
+        for access in [Protection::Read, Protection::ReadWrite] {
+            if let Err(e) = seals.time(|| own.protect(0, habits.held, access)) {
+                stage.trouble(format!("VmaWriter: mprotect failed with {e}"));
+            }
+        }
     }
 }
 
@@ -58,7 +76,6 @@ pub fn churner(stage: &Stage, pages: usize) {
             stage.trouble(format!("Churner: munmap failed with {e}"));
         }
         unmaps.time(|| drop(memory));
-        stage.work.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -90,6 +107,5 @@ pub fn registrar(stage: &Stage, rate: u64) {
         if let Err(e) = done.map(|_| ()).and(undone) {
             stage.trouble(format!("Registrar: register and unregister failed with {e}"));
         }
-        stage.work.fetch_add(1, Ordering::Relaxed);
     }
 }
