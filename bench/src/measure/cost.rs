@@ -78,7 +78,8 @@ pub fn of(gathered: &Gathered, price: Option<Price>, cpu_s: f64, seconds: f64) -
     let (recording, price) = (gathered.recording.as_ref()?, price?);
     let span = recording.span.1.saturating_sub(recording.span.0) as f64 / 1e9;
     let (records, chained) = (recording.quality.records as f64, recording.chained as f64);
-    let spent = (records - chained) * price.plain + chained * price.chained + recording.cpu_ns as f64;
+    let spent =
+        (records - chained) * price.plain + chained * price.chained + recording.cpu_ns as f64;
     let part = spent / 1e9 / span.max(1e-9) * seconds;
     let percent = 100.0 * part / (cpu_s - part).max(1e-9);
     Some(Cost {

@@ -285,8 +285,7 @@ fn variant_of(
         }
         Scenario::RegisterStorm => {
             let rate = plan.register_rate;
-            let mut members =
-                vec![mutators(plan.mutators), requester(), neighbours(plan.readers)];
+            let mut members = vec![mutators(plan.mutators), requester(), neighbours(plan.readers)];
             members.extend(stormy.then(|| {
                 Member::new(
                     "Registrar",
@@ -299,8 +298,7 @@ fn variant_of(
         }
         Scenario::PriorityInversion => go(inversion(plan, options)),
         Scenario::VolatileRegion => {
-            let mut members =
-                vec![mutators(plan.mutators), requester(), neighbours(plan.readers)];
+            let mut members = vec![mutators(plan.mutators), requester(), neighbours(plan.readers)];
             members.extend(stormy.then(|| storm(plan)));
             go(setup(scenario, variant, options, members))
         }

@@ -1,14 +1,14 @@
 //! Faults on a file whose pages are not in memory: the kernel reads from disk while it handles them.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
 use firn_heap::sys::ops::Scratch;
 use firn_heap::sys::page_size;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 use super::Pace;
 use crate::scenario::stage::Stage;

@@ -1,14 +1,14 @@
 //! Whoever needs a mapping looked up: by a fault, a system call on memory, or a look into `/proc`.
 
-use std::fs::File;
-use std::io::{IoSliceMut, Read, Seek, SeekFrom, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
 use firn_heap::sys::ops::{Scratch, query_vma, zerocopy};
 use firn_heap::sys::{Userfaultfd, page_size};
 use nix::libc;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
+use std::fs::File;
+use std::io::{IoSliceMut, Read, Seek, SeekFrom, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
 
 use super::Pace;
 use crate::scenario::stage::{Log, Stage};
