@@ -98,8 +98,14 @@ fn the_page_asks_for_nothing_and_no_text_can_break_out() {
 
 #[test]
 fn labels_are_taken_apart_from_names_of_files() {
-    assert_eq!(labelled("a.json"), (String::new(), PathBuf::from("a.json")));
-    assert_eq!(labelled("before=a.json"), ("before".into(), PathBuf::from("a.json")));
+    let of = |texts: &[&str]| labelled(&texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>());
+    let file = |label: &str, path: &str| (label.to_owned(), PathBuf::from(path));
+    assert_eq!(of(&["a", "x=b"]), [file("", "a"), file("x", "b")]);
+    assert_eq!(
+        of(&["old=", "a", "b", "new=", "c", "x=d", "e"]),
+        [file("old", "a"), file("old", "b"), file("new", "c"), file("x", "d"), file("new", "e")]
+    );
+    assert!(of(&["old="]).is_empty());
 }
 
 #[test]
