@@ -164,7 +164,7 @@ pub fn relative(x: f64) -> String {
 pub fn shown_interval(line: &Line, c: &Comparison) -> String {
     match line.metric.unit {
         Unit::SignedTime => String::new(),
-        _ => c.change_interval.map_or_else(String::new, interval),
+        _ => c.change_interval().map_or_else(String::new, interval),
     }
 }
 
