@@ -258,7 +258,8 @@ fn machines(out: &mut String, files: &[Labelled]) {
         .collect();
     let heads = std::iter::once("").chain(names.iter().map(String::as_str));
     let mut all = Table::new("Environment of each file", heads);
-    let show: [(&str, fn(&Environment) -> String); 12] = [
+    type Show = fn(&Environment) -> String;
+    let show: [(&str, Show); 12] = [
         ("kernel", |e| format!("{} {}", e.kernel, e.kernel_build)),
         ("processor", |e| format!("{} × {}", e.cpus, e.cpu_model)),
         ("virtual machine", |e| e.hypervisor.clone().unwrap_or_else(|| "none known".into())),
