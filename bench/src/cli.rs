@@ -24,6 +24,7 @@ use crate::selftest::{self, SelftestArgs};
 use crate::stress::options::StressArgs;
 use crate::stress::report_json::Sink;
 use crate::stress::{report_json, report_text, run};
+use crate::trace;
 
 /// A managed heap that compacts while the program runs: try it, measure it, see what this machine
 /// can do.
@@ -136,11 +137,13 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
 
 fn stress(args: &StressArgs) -> Result<Exit, Failure> {
     let plan = args.plan()?;
+    args.show.check()?;
     let sink = plan.json.as_deref().map(Sink::open).transpose()?;
     let stop = Stop::new();
     stop.connect_signals();
-    let progress = Progress::new(true);
+    let progress = Progress::live(args.show.live);
     let report = run::run(&plan, &stop, &progress)?;
+    drop(progress);
     if !matches!(sink, Some(Sink::Stdout)) {
         print(&report_text::text(&report));
     }
@@ -148,6 +151,9 @@ fn stress(args: &StressArgs) -> Result<Exit, Failure> {
         sink.write(&report_json::value(&report)).map_err(|e| {
             Failure::missing(format!("--json: the report could not be written: {e}"))
         })?;
+    }
+    if let Some(path) = &args.show.trace {
+        trace::write(path, &[&report.run])?;
     }
     Ok(match report.passed() {
         false => Exit::GateFailed,

@@ -12,6 +12,7 @@ pub mod compare;
 pub mod doctor;
 pub mod exit;
 pub mod kernels;
+pub mod live;
 pub mod measure;
 pub mod micro;
 pub mod perf;

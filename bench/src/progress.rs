@@ -8,7 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use firn::Heap;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::live::View;
+use crate::live::feed::Feed;
+use crate::perf::Window;
 
 /// The flag that ends a run early: set by Ctrl-C or SIGTERM, or by a mutator that failed. Polled
 /// by every workload's loops; all accesses are relaxed, because it publishes nothing else.
@@ -70,6 +75,7 @@ impl Stop {
 pub struct Progress {
     bar: ProgressBar,
     done: AtomicU64,
+    view: Option<View>,
 }
 
 /// Steps of a whole bar.
@@ -78,12 +84,24 @@ const STEPS: u64 = 1000;
 impl Progress {
     /// A bar on standard error if that is a terminal and `wanted`, otherwise silence.
     pub fn new(wanted: bool) -> Progress {
-        let target = if wanted && std::io::stderr().is_terminal() {
-            ProgressDrawTarget::stderr_with_hz(10)
-        } else {
-            ProgressDrawTarget::hidden()
+        Progress::with(wanted && std::io::stderr().is_terminal(), false)
+    }
+
+    /// The same, with the running numbers of [`crate::live`] below it if `live`.
+    pub fn live(live: bool) -> Progress {
+        Progress::with(std::io::stderr().is_terminal(), live)
+    }
+
+    fn with(drawn: bool, live: bool) -> Progress {
+        let target = || match drawn {
+            true => ProgressDrawTarget::stderr_with_hz(10),
+            false => ProgressDrawTarget::hidden(),
         };
-        let bar = ProgressBar::with_draw_target(Some(STEPS), target);
+        let view = (drawn && live).then(|| View::start(target())).flatten();
+        let bar = match &view {
+            Some(view) => view.add(ProgressBar::new(STEPS)),
+            None => ProgressBar::with_draw_target(Some(STEPS), target()),
+        };
         let style = ProgressStyle::with_template("{msg:<26} [{bar:30}] {percent:>3} %  {elapsed}")
             .expect("constant template")
             .progress_chars("=> ");
@@ -91,12 +109,24 @@ impl Progress {
         if !bar.is_hidden() {
             bar.enable_steady_tick(Duration::from_millis(100));
         }
-        Progress { bar, done: AtomicU64::new(0) }
+        Progress { bar, done: AtomicU64::new(0), view }
     }
 
     /// A progress that shows nothing, for tests and libraries.
     pub fn silent() -> Progress {
         Progress::new(false)
+    }
+
+    /// A run begins: a live view shows what happens in `window`, and on `heap` if there is one.
+    pub fn watch(&self, heap: Option<&Heap>, window: &Arc<Window>) {
+        if let Some(view) = &self.view {
+            let feed = heap.map(|heap| {
+                let feed = Arc::new(Feed::default());
+                heap.add_listener(feed.clone());
+                feed
+            });
+            view.watch(feed, window.clone());
+        }
     }
 
     /// Names what is going on now.
@@ -126,6 +156,9 @@ impl Progress {
 
     /// Removes the bar.
     pub fn finish(&self) {
+        if let Some(view) = &self.view {
+            view.clear();
+        }
         self.bar.finish_and_clear();
     }
 }

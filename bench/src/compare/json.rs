@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::gate::{Side, Verdict};
 use super::groups::Line;
-use super::stats::Interval;
+use super::stats::{Comparison, Interval};
 use super::{Judged, Made};
 
 /// The value of `schema`.
@@ -64,10 +64,10 @@ fn line(line: &Line) -> Value {
         "after": line.after,
         "median_before": super::stats::median(&line.before),
         "median_after": super::stats::median(&line.after),
-        "interval_before": interval(c.and_then(|c| c.interval_before)),
-        "interval_after": interval(c.and_then(|c| c.interval_after)),
+        "interval_before": interval(c.and_then(Comparison::interval_before)),
+        "interval_after": interval(c.and_then(Comparison::interval_after)),
         "change": c.and_then(|c| c.change),
-        "change_interval": interval(c.and_then(|c| c.change_interval)),
+        "change_interval": interval(c.and_then(Comparison::change_interval)),
         "shift_hodges_lehmann": c.map(|c| c.shift),
         "cliffs_delta": c.map(|c| c.delta),
         "mann_whitney": c.map(|c| json!({"u": c.test.u, "p": c.test.p, "exact": c.test.exact})),

@@ -128,14 +128,8 @@ pub struct Comparison {
     pub median_before: f64,
     /// The median after.
     pub median_after: f64,
-    /// The interval of the median before.
-    pub interval_before: Option<Interval>,
-    /// The interval of the median after.
-    pub interval_after: Option<Interval>,
     /// `median_after / median_before - 1`; `None` if it was zero.
     pub change: Option<f64>,
-    /// The interval of that change.
-    pub change_interval: Option<Interval>,
     /// The Hodges–Lehmann shift.
     pub shift: f64,
     /// Cliff's delta: the share of pairs in which the value after is greater, less the share in
@@ -155,16 +149,29 @@ impl Comparison {
         Some(Comparison {
             median_before: was,
             median_after: is,
-            interval_before: median_interval(&before),
-            interval_after: median_interval(&after),
             change: (was != 0.0).then(|| is / was - 1.0),
-            change_interval: change_interval(&before, &after),
             shift: shift(&before, &after)?,
             delta: 2.0 * test.u / pairs - 1.0,
             test,
             before,
             after,
         })
+    }
+
+    /// The interval of the median before. (Intervals are what costs time, and most lines of a comparison
+    /// are never shown.)
+    pub fn interval_before(&self) -> Option<Interval> {
+        median_interval(&self.before)
+    }
+
+    /// The interval of the median after.
+    pub fn interval_after(&self) -> Option<Interval> {
+        median_interval(&self.after)
+    }
+
+    /// The interval of the change.
+    pub fn change_interval(&self) -> Option<Interval> {
+        change_interval(&self.before, &self.after)
     }
 }
 
@@ -235,7 +242,7 @@ mod tests {
         let after: Vec<f64> = before.iter().map(|x| x / 2.0).collect();
         let c = Comparison::new(before, after).unwrap();
         assert_eq!(c.change, Some(-0.5));
-        let interval = c.change_interval.unwrap();
+        let interval = c.change_interval().unwrap();
         assert!(interval.low > -0.55 && interval.high < -0.45, "{interval:?}");
         assert_eq!(c.delta, -1.0);
         assert!((c.shift + 50.0).abs() < 3.0);

@@ -2,6 +2,7 @@
 
 use super::groups::{Group, Line};
 use super::metrics::{Better, Unit};
+use super::rank::MannWhitney;
 use super::stats::{Comparison, Interval};
 use super::{Judged, Made};
 use crate::stress::page::Page;
@@ -63,6 +64,13 @@ pub fn verdict(made: &Made<'_>) -> String {
         }
     }
     let all = better + worse + other + none;
+    let hopeless = |g: &Group<'_>| MannWhitney::least_p(g.files_before, g.files_after) > 0.05;
+    if made.groups.iter().all(hopeless) {
+        return format!(
+            "{gates}So few runs cannot show whether any of {all} figures differs by more than chance; \
+             what follows are their medians."
+        );
+    }
     let changed = match other {
         0 => String::new(),
         n => format!(", {n} changed"),
@@ -156,7 +164,7 @@ pub fn relative(x: f64) -> String {
 pub fn shown_interval(line: &Line, c: &Comparison) -> String {
     match line.metric.unit {
         Unit::SignedTime => String::new(),
-        _ => c.change_interval.map_or_else(String::new, interval),
+        _ => c.change_interval().map_or_else(String::new, interval),
     }
 }
 

@@ -85,6 +85,7 @@ fn watch(window: &Window, stop: &AtomicBool) -> Hiccups {
         let (begin, end) = window.get();
         if due >= begin && due <= end {
             hiccups.add(due, now - due);
+            window.tally().hiccups.add(now - due);
         }
         due += PERIOD * (1 + (now - due) / PERIOD);
     }

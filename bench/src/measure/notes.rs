@@ -137,6 +137,7 @@ impl Notes {
     /// The calling thread has finished a frame.
     pub fn frame(&self, frame: NotedFrame) {
         if !self.unwanted {
+            self.window.tally().frame(frame.end, frame.deadline);
             let mut frames = lock(&self.frames);
             if frames.len() < FRAMES {
                 frames.push((gettid(), frame));

@@ -14,6 +14,7 @@ use super::histogram::Decades;
 use super::pair::{LockEvent, Pairing, Span, What};
 use super::symbols::Place;
 use super::syscalls::PAGE_FAULT;
+use crate::live::tally::Tally;
 use crate::measure::latency::Recorder;
 
 /// Begin and end of what counts, in monotonic nanoseconds; open at first. Records are looked at late, so the
@@ -22,18 +23,19 @@ use crate::measure::latency::Recorder;
 pub struct Window {
     begin: AtomicU64,
     end: AtomicU64,
+    tally: Tally,
 }
 
 impl Default for Window {
     fn default() -> Window {
-        Window { begin: AtomicU64::new(0), end: AtomicU64::new(u64::MAX) }
+        Window { begin: AtomicU64::new(0), end: AtomicU64::new(u64::MAX), tally: Tally::default() }
     }
 }
 
 impl Window {
     /// One in which nothing counts before [`Window::begin`].
     pub fn closed() -> Window {
-        Window { begin: AtomicU64::new(u64::MAX), end: AtomicU64::new(u64::MAX) }
+        Window { begin: AtomicU64::new(u64::MAX), ..Window::default() }
     }
 
     /// What happens from `at` on counts.
@@ -45,6 +47,11 @@ impl Window {
     /// What happens after `at` does not count.
     pub fn end(&self, at: u64) {
         self.end.store(at, Ordering::Relaxed);
+    }
+
+    /// Running totals of what counted so far, for a live view.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Both.
@@ -469,6 +476,7 @@ impl Analysis {
         let counts = span.acquired >= window.0 && span.start <= window.1;
         if counts {
             thread.usage.entry((span.write, operation)).or_default().add(&span);
+            self.window.tally().lock(span.write, span.acquired.saturating_sub(span.start));
         }
         let mut kept = Kept { span, operation, off, holders: (0, 0) };
         let waited = span.acquired.saturating_sub(span.start) >= self.limits.wait_ns;

@@ -131,12 +131,16 @@ fn draw(out: &mut String, data: &mut Map<String, Value>, section: &Section<'_>, 
     for (color, series) in section.series.iter().enumerate() {
         let mut said: Vec<&str> = Vec::new();
         for member in &series.members {
+            // The series is named already.
             let text = member.run.verdict.text.as_str();
+            let named = format!("{}: ", member.run.backend);
+            let text = text.strip_prefix(&named).unwrap_or(text);
             if !text.is_empty() && !said.contains(&text) {
                 said.push(text);
             }
         }
-        let noise = series.members.iter().any(|m| m.run.verdict.inside_noise);
+        let noise = series.members.iter().any(|m| m.run.verdict.inside_noise)
+            && !said.first().is_some_and(|text| text.contains("No verdict"));
         let noise = if noise { " <strong>Inside the noise floor: no claim.</strong>" } else { "" };
         let partial = series.members.iter().any(|m| m.run.partial);
         let partial = if partial { " <strong>Partial.</strong>" } else { "" };
@@ -150,7 +154,16 @@ fn draw(out: &mut String, data: &mut Map<String, Value>, section: &Section<'_>, 
         );
     }
     *out += "</ul>\n";
-    table(out, &tables::headlines(section));
+    let figures = tables::headlines(section);
+    // A scenario has figures of its own; the general ones wait behind them.
+    let (own, general): (Vec<_>, Vec<_>) =
+        figures.rows.iter().cloned().partition(|row| row[0].starts_with("figure."));
+    if own.is_empty() {
+        table(out, &figures);
+    } else {
+        table(out, &Table { rows: own, ..figures.clone() });
+        details(out, "General figures", &[Table { rows: general, ..figures }]);
+    }
     let (pictures, missing) = pictures::of(section);
     *out += "<div class=\"grid\">\n";
     for (i, picture) in pictures.iter().enumerate() {
@@ -245,7 +258,8 @@ fn machines(out: &mut String, files: &[Labelled]) {
         .collect();
     let heads = std::iter::once("").chain(names.iter().map(String::as_str));
     let mut all = Table::new("Environment of each file", heads);
-    let show: [(&str, fn(&Environment) -> String); 12] = [
+    type Show = fn(&Environment) -> String;
+    let show: [(&str, Show); 12] = [
         ("kernel", |e| format!("{} {}", e.kernel, e.kernel_build)),
         ("processor", |e| format!("{} × {}", e.cpus, e.cpu_model)),
         ("virtual machine", |e| e.hypervisor.clone().unwrap_or_else(|| "none known".into())),

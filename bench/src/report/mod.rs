@@ -23,8 +23,9 @@ use crate::results::Results;
 /// `firn report`.
 #[derive(Debug, Clone, Args)]
 pub struct ReportArgs {
-    /// Files written by `--json`; `LABEL=FILE` puts files of a label together and tells labels apart
-    #[arg(value_name = "[LABEL=]FILE", required = true)]
+    /// Files written by `--json`. `LABEL=` before files puts them together under that name, apart from
+    /// those of other labels; `LABEL=FILE` does so for one
+    #[arg(value_name = "[LABEL=] FILE", required = true)]
     pub files: Vec<String>,
     /// The page to write; `-` is standard output
     #[arg(short, long, value_name = "FILE.html", default_value = "firn-report.html")]
@@ -47,12 +48,20 @@ pub struct Labelled {
     pub results: Results,
 }
 
-/// `LABEL=FILE` taken apart. A file whose own name has a `=` in it, and exists, is no label.
-fn labelled(text: &str) -> (String, PathBuf) {
-    match text.split_once('=') {
-        Some((label, path)) if !Path::new(text).exists() => (label.to_owned(), path.into()),
-        _ => (String::new(), text.into()),
+/// Files with their labels. A file whose own name has a `=` in it, and exists, is no label.
+fn labelled(texts: &[String]) -> Vec<(String, PathBuf)> {
+    let mut current = "";
+    let mut files = Vec::new();
+    for text in texts {
+        match text.split_once('=') {
+            Some((label, "")) if !Path::new(text).exists() => current = label,
+            Some((label, path)) if !Path::new(text).exists() => {
+                files.push((label.to_owned(), path.into()))
+            }
+            _ => files.push((current.to_owned(), text.into())),
+        }
     }
+    files
 }
 
 /// Does what the command line says.
@@ -61,9 +70,11 @@ fn labelled(text: &str) -> (String, PathBuf) {
 /// Exit code 2 for a file that cannot be read or written, or if nothing is left to be shown.
 pub fn run(args: &ReportArgs, print: impl Fn(&str)) -> Result<Exit, Failure> {
     let mut files = Vec::new();
-    for text in &args.files {
-        let (label, path) = labelled(text);
+    for (label, path) in labelled(&args.files) {
         files.push(Labelled { label, results: Results::read(&path)? });
+    }
+    if files.is_empty() {
+        return Err(Failure::usage("labels only: name the files that they are for"));
     }
     if let Some(only) = &args.only {
         for file in &mut files {

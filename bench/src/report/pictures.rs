@@ -226,6 +226,7 @@ fn timeline(section: &Section<'_>) -> Option<Picture> {
         }
         choices.push(json!({
             "label": label, "interval": timeline.interval_ns, "phases": phases, "pauses": pauses,
+            "from": run.window.0,
             "tracks": tracks.iter().map(|t| json!({"name": t.name, "worst": t.worst})).collect::<Vec<_>>(),
         }));
         let heads = std::iter::once("from").chain(tracks.iter().map(|track| track.name.as_str()));
@@ -479,6 +480,7 @@ fn heat(section: &Section<'_>) -> Option<Picture> {
         }
         choices.push(json!({
             "label": label, "interval": map.interval_ns, "edges": map.edges, "cells": map.cells,
+            "from": run.window.0,
         }));
         let mut table =
             Table::new(format!("{label}: stalls by length"), ["up to", "stalls", "share"]);

@@ -74,7 +74,13 @@ pub fn headlines(section: &Section<'_>) -> Table {
                     let low = values.iter().copied().fold(f64::INFINITY, f64::min);
                     let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                     let unit = metric.unit;
-                    format!("{} ({} – {})", unit.show(median), unit.show(low), unit.show(high))
+                    let range = format!("({} – {})", unit.show(low), unit.show(high));
+                    // A narrow page breaks before the range, not within it.
+                    format!(
+                        "{} {}",
+                        unit.show(median).replace(' ', "\u{a0}"),
+                        range.replace(' ', "\u{a0}")
+                    )
                 }
                 (Some(median), Some(metric)) => metric.unit.show(median),
                 _ => "–".into(),

@@ -98,8 +98,14 @@ fn the_page_asks_for_nothing_and_no_text_can_break_out() {
 
 #[test]
 fn labels_are_taken_apart_from_names_of_files() {
-    assert_eq!(labelled("a.json"), (String::new(), PathBuf::from("a.json")));
-    assert_eq!(labelled("before=a.json"), ("before".into(), PathBuf::from("a.json")));
+    let of = |texts: &[&str]| labelled(&texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>());
+    let file = |label: &str, path: &str| (label.to_owned(), PathBuf::from(path));
+    assert_eq!(of(&["a", "x=b"]), [file("", "a"), file("x", "b")]);
+    assert_eq!(
+        of(&["old=", "a", "b", "new=", "c", "x=d", "e"]),
+        [file("old", "a"), file("old", "b"), file("new", "c"), file("x", "d"), file("new", "e")]
+    );
+    assert!(of(&["old="]).is_empty());
 }
 
 #[test]
@@ -134,6 +140,41 @@ fn browser() -> Option<PathBuf> {
         println!("skipped: no Chromium on PATH (Debian: apt-get install chromium)");
     }
     found
+}
+
+/// What somebody does with a keyboard and the list of choices, and a mark for each thing that answered.
+const HANDS: &str = r#"<script>
+addEventListener("load", () => {
+  for (const figure of document.querySelectorAll("figure")) {
+    const svg = figure.querySelector(".plot svg"), output = figure.querySelector("output");
+    svg.focus();
+    svg.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }));
+    const first = output.textContent;
+    svg.dispatchEvent(new KeyboardEvent("keydown", { key: "End", bubbles: true }));
+    if (document.activeElement === svg && first && output.textContent !== first) figure.dataset.keys = "read";
+    const select = figure.querySelector("select");
+    if (!select) continue;
+    const before = figure.querySelector(".plot svg").getAttribute("aria-label");
+    select.selectedIndex = 1;
+    select.dispatchEvent(new Event("change"));
+    if (figure.querySelector(".plot svg").getAttribute("aria-label") !== before) figure.dataset.choice = "shown";
+  }
+});
+</script></body>"#;
+
+#[test]
+fn every_picture_is_read_with_the_keyboard_and_every_choice_is_shown() {
+    let Some(browser) = browser() else { return };
+    let path = std::env::temp_dir().join(format!("firn-hands-{}.html", std::process::id()));
+    std::fs::write(&path, page(&example()).replace("</body>", HANDS)).unwrap();
+    let (dom, complaints) = render(&browser, &path, 900);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(complaints, "");
+    for figure in dom.split("<figure ").skip(1).map(|f| f.split('>').next().unwrap()) {
+        assert!(figure.contains("data-keys=\"read\""), "{figure}");
+        let single = figure.contains("data-kind=\"utilization\"");
+        assert_eq!(figure.contains("data-choice=\"shown\""), !single, "{figure}");
+    }
 }
 
 /// Lets the browser draw a page and returns the document as it then is, with what the script complained

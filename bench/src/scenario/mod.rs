@@ -44,10 +44,11 @@ pub fn run(args: &ScenarioArgs, print: impl Fn(&str)) -> Result<Exit, Failure> {
         print(&text::list());
         return Ok(Exit::Done);
     }
+    args.show.check()?;
     let sink = plan.json.as_deref().map(Sink::open).transpose()?;
     let stop = Stop::new();
     stop.connect_signals();
-    let progress = Progress::new(true);
+    let progress = Progress::live(args.show.live);
     let quiet = matches!(sink, Some(Sink::Stdout));
     let say = |text: &str| {
         if !quiet {
@@ -55,10 +56,14 @@ pub fn run(args: &ScenarioArgs, print: impl Fn(&str)) -> Result<Exit, Failure> {
         }
     };
     let document = perform(&plan, &stop, &progress, &say)?;
+    drop(progress);
     if let Some(sink) = sink {
         sink.write(&document.value_with(serde_json::Map::new())).map_err(|e| {
             Failure::missing(format!("--json: the report could not be written: {e}"))
         })?;
+    }
+    if let Some(path) = &args.show.trace {
+        crate::trace::write(path, &document.runs.iter().collect::<Vec<_>>())?;
     }
     let failed = document.runs.iter().flat_map(|r| &r.checks).any(|c| !c.ok);
     Ok(match failed {

@@ -7,6 +7,7 @@ use firn::{BackendKind, Options};
 
 use super::catalog::Scenario;
 use crate::exit::Failure;
+use crate::live::ShowArgs;
 use crate::stress::options::seconds;
 
 /// `firn scenario`: run lock-hostile situations under every back end asked for, and say what they do to
@@ -87,6 +88,9 @@ pub struct ScenarioArgs {
     /// Also write everything as JSON; `-` writes JSON alone to standard output
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// `--live` and `--trace`.
+    #[command(flatten)]
+    pub show: ShowArgs,
 }
 
 /// What will run.

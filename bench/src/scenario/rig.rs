@@ -112,6 +112,7 @@ pub fn perform(
     let heap = Heap::new(&setup.options).map_err(|e| no_heap(&e))?;
     let collector = Arc::new(Collector::new());
     heap.add_listener(collector.clone());
+    progress.watch(Some(&heap), &window);
     (setup.prepare)(&heap, &stage);
     let want = Want { events: plan.measure, probe: true };
     let label = format!("{} {} {}", setup.scenario.name(), setup.variant, setup.options.backend);

@@ -9,6 +9,7 @@ use clap::Args;
 use firn::{BackendKind, Options};
 
 use crate::exit::Failure;
+use crate::live::ShowArgs;
 use crate::measure::latency::Discipline;
 use crate::workloads::{Workload, frames, gcbench, lru, trees};
 
@@ -86,6 +87,9 @@ pub struct StressArgs {
     /// Also write the report as JSON; `-` writes JSON alone to standard output
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// `--live` and `--trace`.
+    #[command(flatten)]
+    pub show: ShowArgs,
 }
 
 /// The values of `--mode`.

@@ -29,6 +29,7 @@ pub fn run(plan: &Plan, stop: &Stop, progress: &Progress) -> Result<Report, Fail
     heap.add_listener(collector.clone());
     let price = if plan.measure { Price::find() } else { None };
     let gather = Gather::start(Want { events: plan.measure, probe: plan.measure });
+    progress.watch(Some(&heap), gather.window());
     let notes = gather.notes().clone();
     let bench = Bench { heap: &heap, stop, progress, notes: &notes };
     let outcome = workload(bench, plan);

@@ -194,34 +194,37 @@
     timeline(plot, choice, tools, output) {
       const step = choice.interval;
       const n = Math.max(...choice.tracks.map((t) => t.worst.length));
+      const start = Math.floor(choice.from / step) * step;
       let [low, high] = bounds(choice.tracks.map((t) => t.worst));
       if (!isFinite(low)) { low = 1e3; high = 1e6; }
       [low, high] = wholeDecades(low, high);
       const f = frame(plot, {
         height: 320, top: 20,
         name: `Worst of each interval, ${choice.label}: ${choice.tracks.map((t) => `${t.name} up to ${time(Math.max(...t.worst.filter((v) => v !== null)))}`).join("; ")}. Arrow keys read values.`,
-        x: linear(0, n * step), y: log(low, high),
-        xticks: niceTicks(0, (n * step) / 1e9, plot.clientWidth < 480 ? 4 : 10).map((v) => [v * 1e9, +v.toFixed(3) + " s"]),
+        x: linear(start, n * step), y: log(low, high),
+        xticks: niceTicks(start / 1e9, (n * step) / 1e9, plot.clientWidth < 480 ? 4 : 10).map((v) => [v * 1e9, +v.toFixed(3) + " s"]),
         yticks: decadesBetween(low, high).map((v) => [v, tick(v)]), xlabel: "time",
       });
       const kinds = new Set();
       for (const [kind, begin, end] of choice.phases) {
-        if (end < 0 || begin > n * step) continue;
+        if (end < start || begin > n * step) continue;
         const from = Math.max(f.left, f.x(begin)), to = Math.min(f.right, f.x(end));
         f.back.appendChild(make("rect", { class: `phase-${kind}`, x: from, width: Math.max(1, to - from), y: f.top, height: f.bottom - f.top }));
         kinds.add(kind);
       }
       for (const [, begin] of choice.pauses) {
-        if (begin < 0 || begin > n * step) continue;
+        if (begin < start || begin > n * step) continue;
         f.svg.appendChild(make("line", { class: "pause", x1: f.x(begin), x2: f.x(begin), y1: f.top - 8, y2: f.top - 1 }));
       }
-      const places = Array.from({ length: n }, (_, i) => (i + 0.5) * step);
+      const first = start / step;
+      const places = Array.from({ length: n - first }, (_, i) => (first + i + 0.5) * step);
       choice.tracks.forEach((t, i) => {
         const group = f.svg.appendChild(make("g", { class: `s${i % 8}` }));
-        group.appendChild(make("path", { class: "line", d: path(f, places, t.worst, (v) => v > 0), "stroke-dasharray": DASHES[i % 8], style: "stroke-width:1.6" }));
+        const values = t.worst.slice(first);
+        group.appendChild(make("path", { class: "line", d: path(f, places.slice(0, values.length), values, (v) => v > 0), "stroke-dasharray": DASHES[i % 8], style: "stroke-width:1.6" }));
         // A value without neighbours has no line.
-        t.worst.forEach((v, k) => {
-          const alone = (j) => !(t.worst[j] > 0);
+        values.forEach((v, k) => {
+          const alone = (j) => !(values[j] > 0);
           if (v > 0 && alone(k - 1) && alone(k + 1)) group.appendChild(make("circle", { class: "dot", cx: f.x(places[k]), cy: f.y(v), r: 2.2 }));
         });
       });
@@ -229,7 +232,10 @@
         ...choice.tracks.map((t, i) => ({ name: t.name, color: i, dash: DASHES[i % 8] })),
         ...[...kinds].map((k) => ({ name: k === "mark" ? "marking" : "compacting", className: `phase-${k}`, fill: true, plain: true })),
       ]);
-      reader(f, output, places, (i) => `${((i * step) / 1e9).toFixed(1)} s: ` + choice.tracks.filter((t) => t.worst[i] !== null && t.worst[i] !== undefined).map((t) => `${t.name} ${time(t.worst[i])}`).join(", "));
+      reader(f, output, places, (k) => {
+        const i = first + k;
+        return `${((i * step) / 1e9).toFixed(1)} s: ` + choice.tracks.filter((t) => t.worst[i] !== null && t.worst[i] !== undefined).map((t) => `${t.name} ${time(t.worst[i])}`).join(", ");
+      });
     },
 
     utilization(plot, choice, tools, output) {
@@ -261,7 +267,7 @@
       });
       lines(f, choice.curves);
       f.svg.appendChild(make("line", { class: "zero", x1: f.x(0), x2: f.x(0), y1: f.top, y2: f.bottom }));
-      f.svg.appendChild(make("text", { x: f.x(0) + (f.x(0) > f.width / 2 ? -5 : 5), y: f.top + 10, "text-anchor": f.x(0) > f.width / 2 ? "end" : "start" }, "deadline"));
+      f.svg.appendChild(make("text", { x: f.x(0) + (f.x(0) > f.width / 2 ? -5 : 5), y: f.bottom - 6, "text-anchor": f.x(0) > f.width / 2 ? "end" : "start" }, "deadline"));
       legend(tools, series(choice.curves));
       const places = [...new Set([...xs, 0])].sort((a, b) => a - b);
       reader(f, output, places, (_, x) => `later than ${x > 0 ? "+" : ""}${x.toFixed(1)} ms: ` + choice.curves.map((c) => `${c.name} ${percent(shareAt(c, x))}`).join(", "));
@@ -298,10 +304,11 @@
       const most = Math.max(...choice.cells.map((c) => c[2]));
       const edge = (row) => (row < 0 ? choice.edges[0] / Math.SQRT2 : choice.edges[row]);
       const low = edge(first - 1), high = edge(last), step = choice.interval;
+      const begin = Math.floor(Math.min(choice.from, ...choice.cells.map((c) => c[0] * step)) / step);
       const f = frame(plot, {
         height: 300, name: `Fault latency over time, ${choice.label}: lengths from ${time(low)} to ${time(high)}, at most ${most} in a cell.`,
-        x: linear(0, columns * step), y: log(low, high * 1.0001),
-        xticks: niceTicks(0, (columns * step) / 1e9, plot.clientWidth < 480 ? 4 : 8).map((v) => [v * 1e9, +v.toFixed(3) + " s"]),
+        x: linear(begin * step, columns * step), y: log(low, high * 1.0001),
+        xticks: niceTicks((begin * step) / 1e9, (columns * step) / 1e9, plot.clientWidth < 480 ? 4 : 8).map((v) => [v * 1e9, +v.toFixed(3) + " s"]),
         yticks: decadesBetween(low, high).map((v) => [v, tick(v)]), xlabel: "time",
       });
       const columnsOf = new Map();
@@ -317,8 +324,9 @@
         const n = [1, Math.sqrt(most), most][i];
         rect.setAttribute("style", `fill:rgba(var(--heat),${(0.15 + 0.85 * (Math.log(n + 1) / Math.log(most + 1))).toFixed(2)})`);
       });
-      const places = Array.from({ length: columns }, (_, i) => (i + 0.5) * step);
-      reader(f, output, places, (i) => {
+      const places = Array.from({ length: columns - begin }, (_, i) => (begin + i + 0.5) * step);
+      reader(f, output, places, (k) => {
+        const i = begin + k;
         const cells = columnsOf.get(i) || [];
         if (!cells.length) return `${((i * step) / 1e9).toFixed(1)} s: no stall`;
         const all = cells.reduce((sum, c) => sum + c[1], 0), top = Math.max(...cells.map((c) => c[0]));
