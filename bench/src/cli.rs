@@ -11,11 +11,13 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::census::{self, CensusArgs};
+use crate::compare::{self, CompareArgs};
 use crate::doctor::{self, DoctorArgs};
 use crate::exit::{Exit, Failure};
 use crate::micro::{self, MicroArgs};
 use crate::progress::{Progress, Stop};
 use crate::scenario::{self, options::ScenarioArgs};
+use crate::report::{self, ReportArgs};
 use crate::stress::options::StressArgs;
 use crate::stress::report_json::Sink;
 use crate::stress::{report_json, report_text, run};
@@ -48,6 +50,12 @@ enum Command {
     /// Count how each memory operation takes the kernel's mmap_lock on this kernel
     #[command(after_help = EXIT_CODES)]
     Census(CensusArgs),
+    /// Draw runs as one page for a browser, and as a timeline for Perfetto
+    #[command(after_help = EXIT_CODES)]
+    Report(ReportArgs),
+    /// Say what is different between two groups of runs, and how sure that is
+    #[command(after_help = EXIT_CODES)]
+    Compare(CompareArgs),
     /// Say what this machine can do, and the remedy for each thing that is missing
     #[command(after_help = EXIT_CODES)]
     Doctor(DoctorArgs),
@@ -79,6 +87,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Some(Command::Scenario(args)) => scenario::run(&args, print),
         Some(Command::Micro(args)) => micro::run(&args, print),
         Some(Command::Census(args)) => census::run(&args, print),
+        Some(Command::Report(args)) => report::run(&args, print),
+        Some(Command::Compare(args)) => compare::run(&args, print),
         Some(Command::Doctor(args)) => doctor::run(&args, print),
     }
 }

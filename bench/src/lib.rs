@@ -8,6 +8,7 @@
 pub mod census;
 pub mod cli;
 pub mod clock;
+pub mod compare;
 pub mod doctor;
 pub mod exit;
 pub mod measure;
@@ -15,6 +16,9 @@ pub mod micro;
 pub mod perf;
 pub mod progress;
 pub mod scenario;
+pub mod report;
+pub mod results;
 pub mod schema;
 pub mod stress;
+pub mod trace;
 pub mod workloads;
