@@ -14,10 +14,13 @@ use crate::census::{self, CensusArgs};
 use crate::compare::{self, CompareArgs};
 use crate::doctor::{self, DoctorArgs};
 use crate::exit::{Exit, Failure};
+use crate::kernels::options::KernelsArgs;
+use crate::kernels::{self, guest, qemu};
 use crate::micro::{self, MicroArgs};
 use crate::progress::{Progress, Stop};
 use crate::scenario::{self, options::ScenarioArgs};
 use crate::report::{self, ReportArgs};
+use crate::selftest::{self, SelftestArgs};
 use crate::stress::options::StressArgs;
 use crate::stress::report_json::Sink;
 use crate::stress::{report_json, report_text, run};
@@ -59,6 +62,39 @@ enum Command {
     /// Say what this machine can do, and the remedy for each thing that is missing
     #[command(after_help = EXIT_CODES)]
     Doctor(DoctorArgs),
+    /// Check the heap's correctness on this machine: every way to compact gives the same heap
+    #[command(after_help = EXIT_CODES)]
+    Selftest(SelftestArgs),
+    /// Run one of these commands on many kernels, booted under qemu, and compare what they report
+    Kernels(Box<KernelsArgs>),
+    /// The first program of a guest; see `kernels`
+    #[command(hide = true)]
+    GuestInit,
+    /// Becomes a program that does not outlive its parent; see `kernels`
+    #[command(hide = true)]
+    GuestGuard {
+        /// The parent's process id
+        parent: i32,
+        /// The program and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+/// Commands that write a report with `--json`: what a guest can run.
+pub const REPORTING: [&str; 5] = ["stress", "census", "doctor", "micro", "selftest"];
+
+/// Checks the words of a command without doing it.
+///
+/// # Errors
+/// Exit code 2, in one line.
+pub fn check(words: &[String]) -> Result<(), Failure> {
+    let words = std::iter::once("firn").chain(words.iter().map(String::as_str));
+    match Cli::try_parse_from(words) {
+        Ok(Cli { command: Some(Command::Stress(args)) }) => args.plan().map(drop),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::usage(one_line(&error.render().to_string()))),
+    }
 }
 
 /// Parses the arguments of the process, does what they say, and returns the exit code.
@@ -90,6 +126,10 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Some(Command::Report(args)) => report::run(&args, print),
         Some(Command::Compare(args)) => compare::run(&args, print),
         Some(Command::Doctor(args)) => doctor::run(&args, print),
+        Some(Command::Selftest(args)) => selftest::run(&args, print),
+        Some(Command::Kernels(args)) => kernels::run(&args, print),
+        Some(Command::GuestInit) => guest::init(),
+        Some(Command::GuestGuard { parent, command }) => qemu::guard(parent, &command),
     }
 }
 

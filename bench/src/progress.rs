@@ -115,6 +115,15 @@ impl Progress {
         }
     }
 
+    /// Writes a line to standard error, above the bar if there is one. For what a log should have too.
+    pub fn note(&self, line: &str) {
+        if self.bar.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            self.bar.println(line);
+        }
+    }
+
     /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
