@@ -9,6 +9,13 @@ use super::{Bench, Operation, Trouble};
 
 const WRITE: Known = Known::always("W");
 const DOWN: Known = Known::always("W↓");
+/// Both locks that fork takes for writing, the parent's and the child's, and the copy of a page of its
+/// stack that the thread makes as soon as it is back: visible where faults take the lock.
+const FORKED: Known = Known::since("R+W+W", 6, 4, "W+W");
+/// The operation that takes the lock of another address space.
+pub(super) const FORK: &str = "fork, and a first write";
+/// What can be seen of it by who sees only one's own lock.
+pub(super) const FORK_OWN: &str = "R+W";
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "mmap", since: (0, 0), known: WRITE, run: mmap },
@@ -20,7 +27,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { name: "munmap", since: (0, 0), known: DOWN, run: munmap },
     Operation { name: "brk, growing", since: (0, 0), known: WRITE, run: brk_grow },
     Operation { name: "brk, shrinking", since: (0, 0), known: DOWN, run: brk_shrink },
-    Operation { name: "fork", since: (0, 0), known: Known::always("W+W"), run: fork },
+    Operation { name: FORK, since: (0, 0), known: FORKED, run: fork },
 ];
 
 fn mmap(bench: &mut Bench<'_>) -> Result<(), Trouble> {

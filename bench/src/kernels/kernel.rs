@@ -152,9 +152,15 @@ fn release(staging: &Path) -> Option<String> {
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
     };
     let old = names("boot").into_iter().find_map(|n| n.strip_prefix("vmlinuz-").map(str::to_owned));
-    let image = |release: &String| staging.join("lib/modules").join(release).join("vmlinuz").exists();
-    old.or_else(|| names("lib/modules").into_iter().find(image))
+    let new = |release: &String| {
+        let folder = staging.join("lib/modules").join(release);
+        IMAGES.iter().any(|image| folder.join(image).exists())
+    };
+    old.or_else(|| names("lib/modules").into_iter().find(new))
 }
+
+/// Names of an image among the modules; the second is of packages that are not signed yet.
+const IMAGES: [&str; 2] = ["vmlinuz", "vmlinuz.unsigned"];
 
 /// Gives what was unpacked its place in the cache.
 fn settle(
@@ -180,7 +186,10 @@ fn settle(
         let old = folder.join("boot").join(format!("{name}-{release}"));
         if old.exists() { old } else { modules.join(name) }
     };
-    let (image, config) = (either("vmlinuz"), either("config"));
+    let (mut image, config) = (either(IMAGES[0]), either("config"));
+    if !image.exists() {
+        image = modules.join(IMAGES[1]);
+    }
     let kernel = Kernel {
         label: release.trim_end_matches("-cloud-amd64").to_owned(),
         series: super::debian::packages::series(&release),

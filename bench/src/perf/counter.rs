@@ -15,11 +15,15 @@
 //! (`munmap` does it) emits the same event for reading, without a `start_locking` before it, and a
 //! trylock that failed emits both without success. So with *A* acquisitions for reading, *F* failed
 //! ones and *S* starts for reading: locks taken for reading = S − F, downgrades = A + F − S.
+//!
+//! A kernel before 5.11 has no such events. There [`super::kprobes`] counts calls of the functions that take
+//! the lock, and says how that is less.
 
 use std::collections::BTreeSet;
 use std::fs;
 
 use super::event::{Event, Mode, Target};
+use super::kprobes::Probes;
 use super::tracefs::{Format, Tracefs};
 use super::{Unavailable, formats};
 
@@ -47,21 +51,43 @@ pub struct LockCounts {
 /// Counts locks taken, from [`LockCounter::start`] to [`LockCounter::stop`].
 #[derive(Debug)]
 pub struct LockCounter {
+    // Before the source: events are closed before the probes that they are of are taken away.
     threads: Vec<ThreadEvents>,
+    source: Source,
 }
 
-/// The events of one thread, a group: they are enabled at one moment.
+/// Where counts come from.
+#[derive(Debug)]
+enum Source {
+    Tracepoints(Formats),
+    Probes(Probes),
+}
+
+/// The events of one thread, a group: they are enabled at one moment. The first of `write` leads it.
 #[derive(Debug)]
 struct ThreadEvents {
-    write: Event,
-    read: Event,
-    read_starts: Event,
-    failed: Event,
-    /// Failed attempts for reading, which are among the starts.
-    failed_reads: Event,
+    write: Vec<Event>,
+    read: Read,
     contended: Option<Event>,
 }
 
+/// What is read off for reading.
+#[derive(Debug)]
+enum Read {
+    Tracepoints {
+        acquired: Event,
+        starts: Event,
+        failed: Event,
+        /// Failed attempts for reading, which are among the starts.
+        failed_reads: Event,
+    },
+    Probes {
+        taken: Vec<Event>,
+        downgraded: Vec<Event>,
+    },
+}
+
+#[derive(Debug)]
 struct Formats {
     acquired: Format,
     starting: Format,
@@ -77,12 +103,12 @@ impl LockCounter {
     /// # Errors
     /// [`Unavailable`], with what is missing and the remedy.
     pub fn start() -> Result<LockCounter, Unavailable> {
-        let formats = Formats::read()?;
+        let source = Source::find()?;
         for _ in 0..TRIES {
             let before = threads();
             let mut opened = Vec::with_capacity(before.len());
             for &tid in &before {
-                match ThreadEvents::open(&formats, Target::ThreadAndItsThreads(tid)) {
+                match ThreadEvents::open(&source, Target::ThreadAndItsThreads(tid)) {
                     Ok(events) => opened.push(events),
                     // It has ended: the lists will differ.
                     Err(Unavailable::Refused { errno, .. })
@@ -92,9 +118,9 @@ impl LockCounter {
             }
             if threads() == before {
                 for events in &opened {
-                    events.write.enable_group()?;
+                    events.leader().enable_group()?;
                 }
-                return Ok(LockCounter { threads: opened });
+                return Ok(LockCounter { threads: opened, source });
             }
         }
         Err(Unavailable::ThreadsUnstable { tries: TRIES })
@@ -106,8 +132,15 @@ impl LockCounter {
     /// # Errors
     /// [`Unavailable`], with what is missing and the remedy.
     pub fn this_thread() -> Result<LockCounter, Unavailable> {
-        let events = ThreadEvents::open(&Formats::read()?, Target::Thread(0))?;
-        Ok(LockCounter { threads: vec![events] })
+        let source = Source::find()?;
+        let events = ThreadEvents::open(&source, Target::Thread(0))?;
+        Ok(LockCounter { threads: vec![events], source })
+    }
+
+    /// Whether other address spaces' locks are not counted, as that of the child in `fork`: so it is on
+    /// kernels without the lock's tracepoints.
+    pub fn sees_own_only(&self) -> bool {
+        matches!(self.source, Source::Probes(_))
     }
 
     /// Goes on counting after [`LockCounter::pause`].
@@ -115,7 +148,7 @@ impl LockCounter {
     /// # Errors
     /// [`Unavailable::Call`]; none is known.
     pub fn resume(&self) -> Result<(), Unavailable> {
-        self.threads.iter().try_for_each(|t| t.write.enable_group())
+        self.threads.iter().try_for_each(|t| t.leader().enable_group())
     }
 
     /// Stops counting until [`LockCounter::resume`]; counts are kept.
@@ -123,7 +156,7 @@ impl LockCounter {
     /// # Errors
     /// [`Unavailable::Call`]; none is known.
     pub fn pause(&self) -> Result<(), Unavailable> {
-        self.threads.iter().try_for_each(|t| t.write.disable_group())
+        self.threads.iter().try_for_each(|t| t.leader().disable_group())
     }
 
     /// Sets all counts to zero.
@@ -131,7 +164,7 @@ impl LockCounter {
     /// # Errors
     /// [`Unavailable::Call`]; none is known.
     pub fn reset(&self) -> Result<(), Unavailable> {
-        self.threads.iter().try_for_each(|t| t.write.reset_group())
+        self.threads.iter().try_for_each(|t| t.leader().reset_group())
     }
 
     /// The counts so far.
@@ -140,15 +173,26 @@ impl LockCounter {
     /// [`Unavailable::Call`]; none is known.
     pub fn counts(&self) -> Result<LockCounts, Unavailable> {
         let mut sum = LockCounts::default();
+        let count = |events: &[Event]| {
+            events.iter().try_fold(0, |sum, event| Ok::<_, Unavailable>(sum + event.count()?))
+        };
         for t in &self.threads {
-            sum.write += t.write.count()?;
-            let (acquired, failed) = (t.read.count()?, t.failed_reads.count()?);
-            let starts = t.read_starts.count()?;
-            // A lock that was being waited for when counting began has no start, one that is waited
-            // for when it ends no end: hence saturating.
-            sum.read += starts.saturating_sub(failed);
-            sum.downgraded += (acquired + failed).saturating_sub(starts);
-            sum.failed += t.failed.count()?;
+            sum.write += count(&t.write)?;
+            match &t.read {
+                Read::Tracepoints { acquired, starts, failed, failed_reads } => {
+                    let (acquired, failed_reads) = (acquired.count()?, failed_reads.count()?);
+                    let starts = starts.count()?;
+                    // A lock that was being waited for when counting began has no start, one that is
+                    // waited for when it ends no end: hence saturating.
+                    sum.read += starts.saturating_sub(failed_reads);
+                    sum.downgraded += (acquired + failed_reads).saturating_sub(starts);
+                    sum.failed += failed.count()?;
+                }
+                Read::Probes { taken, downgraded } => {
+                    sum.read += count(taken)?;
+                    sum.downgraded += count(downgraded)?;
+                }
+            }
             if let Some(contended) = &t.contended {
                 *sum.contended.get_or_insert(0) += contended.count()?;
             }
@@ -179,21 +223,63 @@ impl Formats {
     }
 }
 
+impl Source {
+    /// The lock's tracepoints, or else probes.
+    fn find() -> Result<Source, Unavailable> {
+        match Formats::read() {
+            Ok(formats) => Ok(Source::Tracepoints(formats)),
+            // What tracepoints need is the better remedy.
+            Err(missing @ Unavailable::NoEvent { .. }) => {
+                Probes::install().map(Source::Probes).map_err(|_| missing)
+            }
+            Err(other) => Err(other),
+        }
+    }
+}
+
 impl ThreadEvents {
-    fn open(formats: &Formats, target: Target) -> Result<ThreadEvents, Unavailable> {
+    fn open(source: &Source, target: Target) -> Result<ThreadEvents, Unavailable> {
+        match source {
+            Source::Tracepoints(formats) => ThreadEvents::of_tracepoints(formats, target),
+            Source::Probes(probes) => ThreadEvents::of_probes(probes, target),
+        }
+    }
+
+    fn of_tracepoints(formats: &Formats, target: Target) -> Result<ThreadEvents, Unavailable> {
         let Formats { acquired, starting, contention } = formats;
         let write = Event::open(acquired, target, Mode::Count, None, "write == 1 && success == 1")?;
         let member = |format: &Format, filter: &str| {
             Event::open(format, target, Mode::Count, Some(&write), filter)
         };
         Ok(ThreadEvents {
-            read: member(acquired, "write == 0 && success == 1")?,
-            read_starts: member(starting, "write == 0")?,
-            failed: member(acquired, "success == 0")?,
-            failed_reads: member(acquired, "write == 0 && success == 0")?,
+            read: Read::Tracepoints {
+                acquired: member(acquired, "write == 0 && success == 1")?,
+                starts: member(starting, "write == 0")?,
+                failed: member(acquired, "success == 0")?,
+                failed_reads: member(acquired, "write == 0 && success == 0")?,
+            },
             contended: contention.as_ref().map(|(f, filter)| member(f, filter)).transpose()?,
-            write,
+            write: vec![write],
         })
+    }
+
+    fn of_probes(probes: &Probes, target: Target) -> Result<ThreadEvents, Unavailable> {
+        let open = |leader: Option<&Event>, formats: &[Format]| {
+            let one = |f| Event::open(f, target, Mode::Count, leader, &probes.filter);
+            formats.iter().map(one).collect::<Result<Vec<_>, _>>()
+        };
+        let (first, others) = probes.write.split_at(1);
+        let mut write = open(None, first)?;
+        let leader = &write[0];
+        let (taken, downgraded) =
+            (open(Some(leader), &probes.read)?, open(Some(leader), &probes.downgrade)?);
+        let others = open(Some(leader), others)?;
+        write.extend(others);
+        Ok(ThreadEvents { read: Read::Probes { taken, downgraded }, contended: None, write })
+    }
+
+    fn leader(&self) -> &Event {
+        &self.write[0]
     }
 }
 

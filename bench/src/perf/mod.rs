@@ -10,6 +10,7 @@
 //! | [`tracefs`] | where events are described: ids and field offsets, read and never assumed |
 //! | [`event`] | one open perf event, and everything unsafe about it |
 //! | [`counter`] | [`LockCounter`]: how often the lock was taken |
+//! | [`kprobes`] | the same on a kernel without the lock's tracepoints |
 //! | [`btf`] | where in the kernel's structures the lock lies |
 //! | [`ring`] | buffers that the kernel fills with records |
 //! | [`record`] | the layout of those records |
@@ -28,6 +29,7 @@ pub mod counter;
 pub mod event;
 mod formats;
 pub mod histogram;
+pub mod kprobes;
 pub mod pair;
 pub mod record;
 pub mod ring;

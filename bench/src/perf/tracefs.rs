@@ -40,6 +40,11 @@ impl Tracefs {
         Err(unreadable.unwrap_or(Unavailable::NotMounted))
     }
 
+    /// A file beside the events, as `kprobe_events`.
+    pub fn control(&self, name: &str) -> PathBuf {
+        self.events.with_file_name(name)
+    }
+
     /// The description of `system:name`; `needs` says which kernels have it, for the error.
     ///
     /// # Errors
