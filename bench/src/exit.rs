@@ -19,6 +19,10 @@ pub enum Exit {
     Missing,
     /// 130: interrupted; the report, marked partial, was still written.
     Interrupted,
+    /// 125, of `kernels gate` only: this commit cannot be judged; `git bisect run` skips it.
+    Untestable,
+    /// 128, of `kernels gate` only: bad usage; `git bisect run` ends, and takes no commit for bad.
+    EndsBisection,
 }
 
 impl Exit {
@@ -30,6 +34,8 @@ impl Exit {
             Exit::Usage => 2,
             Exit::Missing => 3,
             Exit::Interrupted => 130,
+            Exit::Untestable => 125,
+            Exit::EndsBisection => 128,
         }
     }
 }

@@ -69,6 +69,11 @@ impl Known {
     }
 }
 
+/// The cell of the releases before `release`'s column.
+pub fn before(known: &Known, release: Release) -> Option<&'static str> {
+    known.0.get(Column::of(release).0.checked_sub(1)?).copied()
+}
+
 /// How often `mmap_lock` is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, Hash)]
 pub struct Locks {

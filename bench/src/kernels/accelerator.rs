@@ -80,7 +80,8 @@ fn trial(image: &Path, base: &[u8], stop: &Stop) -> Result<Result<f64, String>, 
         append: String::new(),
     };
     let patience = Patience { boot: TRIAL, command: TRIAL };
-    let booter = Booter { machine: &machine, base, patience, show_console: false, keep: false, stop };
+    let booter =
+        Booter { machine: &machine, base, patience, show_console: false, keep: false, stop };
     let job = Job {
         command: [super::initramfs::PROGRAM_PATH, "--version"].map(str::to_owned).into(),
         modules: Vec::new(),

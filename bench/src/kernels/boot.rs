@@ -75,7 +75,9 @@ impl Outcome {
     pub fn text(&self) -> String {
         match self {
             Outcome::Ran { code } => format!("exit {code}"),
-            Outcome::Killed { signal, out_of_memory: false } => format!("killed by signal {signal}"),
+            Outcome::Killed { signal, out_of_memory: false } => {
+                format!("killed by signal {signal}")
+            }
             Outcome::Killed { .. } => "killed: out of memory".to_owned(),
             Outcome::CommandTimeout => "the command took too long".to_owned(),
             Outcome::BootTimeout => "did not boot in time".to_owned(),
@@ -296,9 +298,7 @@ fn ended(ending: &Ending) -> Outcome {
     match (ending.timed_out, ending.code, ending.signal) {
         (true, ..) => Outcome::CommandTimeout,
         (_, Some(code), _) => Outcome::Ran { code },
-        (_, None, signal) => {
-            Outcome::Killed { signal: signal.unwrap_or(0), out_of_memory: false }
-        }
+        (_, None, signal) => Outcome::Killed { signal: signal.unwrap_or(0), out_of_memory: false },
     }
 }
 

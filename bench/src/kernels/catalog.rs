@@ -330,19 +330,25 @@ mod tests {
         };
         Catalog {
             suites: vec![
-                suite("bullseye", vec![
-                    package("linux-image-5.10.0-30-cloud-amd64", "5.10.218-1", &[]),
-                    package("linux-image-5.10.0-32-cloud-amd64", "5.10.223-1", &[]),
-                ]),
-                suite("sid", vec![
-                    package("linux-binary-7.2.13+deb14-cloud-amd64", "7.2.13-1", &[]),
-                    package("linux-binary-7.2.12+deb14-cloud-amd64", "7.2.12-1", &[]),
-                    package(
-                        "linux-image-7.2.13+deb14-cloud-amd64",
-                        "7.2.13-1",
-                        &["kmod", "linux-binary-7.2.13+deb14-cloud-amd64"],
-                    ),
-                ]),
+                suite(
+                    "bullseye",
+                    vec![
+                        package("linux-image-5.10.0-30-cloud-amd64", "5.10.218-1", &[]),
+                        package("linux-image-5.10.0-32-cloud-amd64", "5.10.223-1", &[]),
+                    ],
+                ),
+                suite(
+                    "sid",
+                    vec![
+                        package("linux-binary-7.2.13+deb14-cloud-amd64", "7.2.13-1", &[]),
+                        package("linux-binary-7.2.12+deb14-cloud-amd64", "7.2.12-1", &[]),
+                        package(
+                            "linux-image-7.2.13+deb14-cloud-amd64",
+                            "7.2.13-1",
+                            &["kmod", "linux-binary-7.2.13+deb14-cloud-amd64"],
+                        ),
+                    ],
+                ),
             ],
         }
     }

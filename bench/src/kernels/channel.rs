@@ -94,14 +94,18 @@ mod tests {
 
     #[test]
     fn frames_arrive_whole_whatever_stands_between_them() {
-        let large: Vec<u8> = (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let large: Vec<u8> =
+            (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let mut wire = b"SeaBIOS (version)\r\nno newline".to_vec();
         send(&mut wire, "hello", b"{}").unwrap();
         wire.extend_from_slice(b"[   12.3] a message that lost its way\r\n");
         send(&mut wire, "report", &large).unwrap();
         send(&mut wire, "end", b"").unwrap();
         let got = frames(&wire).unwrap();
-        assert_eq!(got.iter().map(|f| f.kind.as_str()).collect::<Vec<_>>(), ["hello", "report", "end"]);
+        assert_eq!(
+            got.iter().map(|f| f.kind.as_str()).collect::<Vec<_>>(),
+            ["hello", "report", "end"]
+        );
         assert!(got[1].bytes == large);
     }
 

@@ -76,7 +76,19 @@ impl<W: Write> Archive<W> {
         // In the format's order: inode, mode, uid, gid, links, time, size, device of the file (major,
         // minor), device that it is (major, minor), length of the name with its end, checksum.
         let numbers = [
-            self.inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, name.len() as u32 + 1, 0,
+            self.inode,
+            mode,
+            0,
+            0,
+            1,
+            0,
+            size,
+            0,
+            0,
+            device.0,
+            device.1,
+            name.len() as u32 + 1,
+            0,
         ];
         let mut header = String::from("070701");
         numbers.iter().for_each(|n| header.push_str(&format!("{n:08X}")));

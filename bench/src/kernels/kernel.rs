@@ -207,7 +207,8 @@ fn settle(
 /// The kernels that are in the cache.
 pub fn cached(cache: &Cache) -> Vec<Kernel> {
     let entries = fs::read_dir(cache.path("kernels")).into_iter().flatten().flatten();
-    let name = |entry: fs::DirEntry| Path::new("kernels").join(entry.file_name()).join("kernel.json");
+    let name =
+        |entry: fs::DirEntry| Path::new("kernels").join(entry.file_name()).join("kernel.json");
     let all = entries.filter_map(|entry| cache.load::<Kernel>(name(entry)));
     let mut all: Vec<_> = all.filter(|kernel| kernel.image.exists()).collect();
     all.sort_by(|a, b| super::debian::version::compare(&a.label, &b.label));

@@ -4,7 +4,8 @@
 //! ([`qemu`], [`boot`]) with a file system that holds a static `firn` and nothing else ([`initramfs`],
 //! [`program`]); there `firn` is the first program ([`guest`]), runs the command, and sends the report back
 //! ([`channel`]). A matrix of boots is planned ([`plan`]), carried out ([`run`](mod@self::run)) and kept in
-//! one file ([`set`]).
+//! one file ([`set`]). What it amounts to is a table of metrics by kernel ([`matrix`], [`compare`]); [`gate`] judges one
+//! kernel by a baseline.
 //!
 //! Under TCG, qemu's translator, counts, lock modes and shares are evidence and times are not. That
 //! follows every figure from here on: a set knows its accelerator.
@@ -14,11 +15,15 @@ pub mod boot;
 pub mod cache;
 pub mod catalog;
 pub mod channel;
+pub mod compare;
 pub mod debian;
+pub mod gate;
 pub mod guest;
 pub mod initramfs;
 pub mod kernel;
+pub mod matrix;
 pub mod modules;
+pub mod notes;
 pub mod options;
 pub mod plan;
 pub mod program;
@@ -48,7 +53,9 @@ pub fn run(args: &KernelsArgs, print: impl Fn(&str)) -> Result<Exit, Failure> {
     match &args.what {
         What::List(args) => list(args, &cache, &print),
         What::Fetch(args) => fetch(args, &cache, &print),
-        What::Run(args) => matrix(args, &cache, &print),
+        What::Run(args) => run_matrix(args, &cache, &print),
+        What::Compare(args) => compare::run(args, &print),
+        What::Gate(args) => gate::run(args, &cache, &print),
     }
 }
 
@@ -97,7 +104,7 @@ fn fetch(args: &FetchArgs, cache: &Cache, print: &dyn Fn(&str)) -> Result<Exit, 
     Ok(Exit::Done)
 }
 
-fn matrix(args: &RunArgs, cache: &Cache, print: &dyn Fn(&str)) -> Result<Exit, Failure> {
+fn run_matrix(args: &RunArgs, cache: &Cache, print: &dyn Fn(&str)) -> Result<Exit, Failure> {
     // Before anything is downloaded.
     qemu::version()?;
     let order = args.order(cache, &tell)?;
@@ -106,6 +113,10 @@ fn matrix(args: &RunArgs, cache: &Cache, print: &dyn Fn(&str)) -> Result<Exit, F
     let progress = Progress::new(true);
     let set = run::run(&order, cache, &stop, &progress, &tell)?;
     print(&summary(&set));
+    if set.boots.iter().any(|boot| boot.boot.report.is_some()) {
+        let matrix = matrix::Matrix::of(&set, None)?;
+        print(&format!("\n{}", compare::text(&set, &matrix, &compare::Wanted::default())));
+    }
     Ok(verdict(&set, stop.interrupted()))
 }
 
@@ -125,7 +136,7 @@ fn summary(set: &Set) -> String {
     let command = set.conditions.first().map_or(String::new(), |c| c.command.join(" "));
     page.paragraph(&format!(
         "`{command}` ended well in {good} of {} boots of {} kernels.",
-        set.boots.len() + set.missing,
+        set.boots.iter().filter(|b| b.boot.outcome != Outcome::Interrupted).count() + set.missing,
         set.kernels.len()
     ));
     page.blank();
@@ -145,18 +156,15 @@ fn summary(set: &Set) -> String {
         page.line(&format!("{} run {}: the kernel complained:", boot.kernel, boot.run));
         boot.boot.complaints.iter().for_each(|line| page.line(&format!("  {line}")));
     }
-    if !set.times_are_evidence() {
-        page.blank();
-        page.paragraph(
-            "These guests ran under TCG: counts, lock modes and shares are evidence, times are not.",
-        );
-    }
     page.finish()
 }
 
 /// Finds out whether a file can be written, without changing what is there.
 fn check_writable(path: &Path) -> Result<(), Failure> {
-    std::fs::OpenOptions::new().append(true).create(true).open(path).map(drop).map_err(|e| {
-        Failure::usage(format!("--out {}: cannot be written: {e}", path.display()))
-    })
+    std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .map(drop)
+        .map_err(|e| Failure::usage(format!("--out {}: cannot be written: {e}", path.display())))
 }

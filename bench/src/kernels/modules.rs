@@ -41,9 +41,9 @@ pub fn load(
     let files = if files.is_empty() { by_depmod(folder)? } else { files };
     let mut order = Vec::new();
     for name in wanted {
-        for file in resolve(&files, name).map_err(|why| {
-            Failure::usage(format!("--module {name}: {why} ({})", kernel.label))
-        })? {
+        for file in resolve(&files, name)
+            .map_err(|why| Failure::usage(format!("--module {name}: {why} ({})", kernel.label)))?
+        {
             if !order.contains(&file) {
                 order.push(file);
             }

@@ -7,6 +7,8 @@ use clap::{Args, Subcommand};
 
 use super::cache::Cache;
 use super::catalog;
+use super::compare::CompareArgs;
+use super::gate::GateArgs;
 use super::kernel::Kernel;
 use super::qemu::{Accelerator, Machine};
 use super::run::Order;
@@ -34,7 +36,21 @@ pub enum What {
     /// Boot each kernel and run a command of firn in it, again and again; gather the reports
     #[command(after_help = RUN_HELP)]
     Run(Box<RunArgs>),
+    /// Show what a set amounts to: each metric by kernel, and what changed between the kernels
+    Compare(CompareArgs),
+    /// Judge one kernel by a baseline, with the exit codes of `git bisect run`
+    #[command(after_help = GATE_HELP)]
+    Gate(Box<GateArgs>),
 }
+
+const GATE_HELP: &str = "\
+Exit codes: 0 every gate holds; 1 one does not; 125 it cannot be told (no boot, no
+report): git bisect skips; 128 bad usage, 130 interrupted: git bisect ends.
+
+Example:
+  git bisect run sh -c 'make -j8 bzImage || exit 125
+    firn kernels gate --image arch/x86/boot/bzImage --baseline good.json \\
+      --gate \"census.UFFDIO_COPY.read <= base\"'";
 
 const RUN_HELP: &str = "\
 Exit codes: 0 every run ended with 0; 1 some did not; 2 bad usage; 3 no guest can
@@ -108,8 +124,13 @@ pub struct MachineArgs {
           value_parser = ["auto", "off"])]
     pub mitigations: String,
     /// More for the kernel's command line
-    #[arg(long, value_name = "TEXT", default_value = "", help_heading = "Machine",
-          allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        help_heading = "Machine",
+        allow_hyphen_values = true
+    )]
     pub append: String,
     /// kvm, tcg, or auto: what a trial shows, once
     #[arg(long, value_name = "NAME", default_value = "auto", help_heading = "Machine",
@@ -216,7 +237,10 @@ impl ChoiceArgs {
         }
         for deb in &self.deb {
             if !deb.exists() {
-                return Err(Failure::usage(format!("--deb {}: there is no such file", deb.display())));
+                return Err(Failure::usage(format!(
+                    "--deb {}: there is no such file",
+                    deb.display()
+                )));
             }
             let origin = format!("--deb {}", deb.display());
             kernels.push(Kernel::from_packages(cache, std::slice::from_ref(deb), origin, None)?);

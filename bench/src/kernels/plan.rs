@@ -24,9 +24,7 @@ pub fn cells(kernels: usize, runs: usize, shard: Option<Shard>) -> Vec<Cell> {
         // Each run begins with another kernel: what comes first in a run is not always the same.
         (0..kernels).map(move |i| (run, (i + run) % kernels))
     });
-    let all = all
-        .enumerate()
-        .map(|(place, (run, kernel))| Cell { kernel, run: run + 1, place });
+    let all = all.enumerate().map(|(place, (run, kernel))| Cell { kernel, run: run + 1, place });
     let ours = |cell: &Cell| match shard {
         None => true,
         Some(Shard { index, count }) if runs >= count => (cell.run - 1) % count == index - 1,
@@ -52,7 +50,8 @@ mod tests {
     fn shards_are_disjoint_and_together_the_whole() {
         for (kernels, runs, count) in [(3, 4, 2), (5, 3, 3), (2, 1, 4), (4, 2, 3), (1, 1, 1)] {
             let whole = cells(kernels, runs, None);
-            let shards = (1..=count).map(|index| cells(kernels, runs, Some(Shard { index, count })));
+            let shards =
+                (1..=count).map(|index| cells(kernels, runs, Some(Shard { index, count })));
             let mut together: Vec<_> = shards.flatten().collect();
             together.sort_by_key(|cell| cell.place);
             assert_eq!(together, whole, "{kernels} {runs} {count}");

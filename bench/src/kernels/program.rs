@@ -65,9 +65,7 @@ fn build(this: &Path, tell: &dyn Fn(&str)) -> Result<PathBuf, Failure> {
         .stdout(Stdio::null())
         .output();
     match done {
-        Ok(output) if output.status.success() => {
-            Ok(folder.join(TARGET).join(PROFILE).join("firn"))
-        }
+        Ok(output) if output.status.success() => Ok(folder.join(TARGET).join(PROFILE).join("firn")),
         Ok(output) => Err(Failure::missing(format!(
             "the static firn for the guests cannot be built: {}",
             String::from_utf8_lossy(&output.stderr).trim().replace('\n', " ")

@@ -76,16 +76,25 @@ impl Machine {
         line + " -- guest-init"
     }
 
-    fn arguments(&self, image: &Path, initrd: &Path, console: &Path, results: &Path) -> Vec<String> {
+    fn arguments(
+        &self,
+        image: &Path,
+        initrd: &Path,
+        console: &Path,
+        results: &Path,
+    ) -> Vec<String> {
         let (accelerator, cpu) = match self.accelerator {
             Accelerator::Kvm => ("kvm", "host"),
             Accelerator::Tcg => ("tcg,thread=multi", "max"),
         };
         let path = |p: &Path| p.display().to_string();
         // A comma in a path would end an option's value; doubled, it stands for itself.
-        let socket = |id: &str, p: &Path| format!("socket,id={id},path={}", path(p).replace(',', ",,"));
+        let socket =
+            |id: &str, p: &Path| format!("socket,id={id},path={}", path(p).replace(',', ",,"));
         let mut arguments: Vec<String> =
-            ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"].map(String::from).into();
+            ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]
+                .map(String::from)
+                .into();
         let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
         add("-machine", "q35".to_owned());
         add("-accel", accelerator.to_owned());
@@ -298,5 +307,4 @@ mod tests {
         let all = machine().arguments(here, here, here, here);
         assert!(all.contains(&"socket,id=console,path=/tmp/a,,b".to_owned()), "{all:?}");
     }
-
 }

@@ -343,7 +343,8 @@ pub(super) mod tests {
     #[test]
     fn shards_merge_once_and_in_order() {
         let shard = |index| Some(Shard { index, count: 2 });
-        let (mut one, mut two) = (example(&["6.1.0-50"], shard(1)), example(&["5.10.0-32"], shard(2)));
+        let (mut one, mut two) =
+            (example(&["6.1.0-50"], shard(1)), example(&["5.10.0-32"], shard(2)));
         one.boots[0].place = 1;
         two.boots[0].place = 0;
         let all = Set::merge(vec![one.clone(), two]).unwrap();

@@ -39,7 +39,8 @@ const FIRST_ARGUMENT: &str = "%di";
 #[cfg(target_arch = "aarch64")]
 const FIRST_ARGUMENT: &str = "%x0";
 
-const NEEDS: &str = "root, and a kernel with CONFIG_KPROBE_EVENTS (or Linux 5.11, which needs no probes)";
+const NEEDS: &str =
+    "root, and a kernel with CONFIG_KPROBE_EVENTS (or Linux 5.11, which needs no probes)";
 
 /// Installed probes; taken away when dropped.
 #[derive(Debug)]
@@ -142,7 +143,9 @@ fn own_lock(telltale: &Format) -> Result<u64, Unavailable> {
         }
     });
     match seen.first() {
-        Some(&lock) if seen.len() >= MAPPINGS && seen.iter().all(|&other| other == lock) => Ok(lock),
+        Some(&lock) if seen.len() >= MAPPINGS && seen.iter().all(|&other| other == lock) => {
+            Ok(lock)
+        }
         _ => Err(Unavailable::Format {
             event: telltale.event.clone(),
             what: format!("mapping memory took {} different locks with it", seen.len()),

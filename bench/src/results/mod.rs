@@ -54,7 +54,7 @@ impl Results {
 }
 
 /// The document in the bytes of a file; why there is none.
-fn parse(bytes: &[u8]) -> Result<Document, String> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Document, String> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err("is empty: the run that should have written it did not end; repeat it".into());
     }

@@ -62,7 +62,8 @@ fn parse_targets(text: &str) -> Vec<Repository> {
     let mut found = BTreeSet::new();
     for line in text.lines() {
         let mut words = line.split_whitespace();
-        let (Some(uri), Some(suite), Some("main")) = (words.next(), words.next(), words.next()) else {
+        let (Some(uri), Some(suite), Some("main")) = (words.next(), words.next(), words.next())
+        else {
             continue;
         };
         let base = suite.split('-').next().unwrap_or(suite).split('/').next().unwrap_or(suite);
@@ -126,9 +127,9 @@ pub fn download(uri: &str, to: &Path) -> Result<(), Trouble> {
     // warns about each time.
     command.args(["-o", "APT::Sandbox::User=", "-q", "download-file", uri]).arg(to);
     command.env("LC_ALL", "C").stdin(Stdio::null());
-    let done = command.output().map_err(|e| {
-        Trouble::Failed(without_apt(format_args!("{HELPER} cannot be run ({e})")))
-    })?;
+    let done = command
+        .output()
+        .map_err(|e| Trouble::Failed(without_apt(format_args!("{HELPER} cannot be run ({e})"))))?;
     if done.status.success() && to.exists() {
         return Ok(());
     }
@@ -137,7 +138,8 @@ pub fn download(uri: &str, to: &Path) -> Result<(), Trouble> {
     if said.contains(" 404 ") || said.contains("File not found") {
         return Err(Trouble::Absent);
     }
-    let why: Vec<_> = said.lines().filter(|l| l.starts_with("E:") || l.starts_with("Err")).collect();
+    let why: Vec<_> =
+        said.lines().filter(|l| l.starts_with("E:") || l.starts_with("Err")).collect();
     Err(Trouble::Failed(Failure::missing(format!(
         "{uri} cannot be downloaded: {}",
         if why.is_empty() { said.trim().to_owned() } else { why.join("; ") }

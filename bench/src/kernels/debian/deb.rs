@@ -26,11 +26,13 @@ pub fn files(
             "" => Box::new(member),
             ".xz" => Box::new(liblzma::read::XzDecoder::new(member)),
             ".gz" => Box::new(flate2::read::GzDecoder::new(member)),
-            ".zst" => Box::new(
-                ruzstd::decoding::StreamingDecoder::new(member).map_err(io::Error::other)?,
-            ),
+            ".zst" => {
+                Box::new(ruzstd::decoding::StreamingDecoder::new(member).map_err(io::Error::other)?)
+            }
             other => {
-                return Err(io::Error::other(format!("the package's data is compressed as {other}")));
+                return Err(io::Error::other(format!(
+                    "the package's data is compressed as {other}"
+                )));
             }
         };
         let mut tar = tar::Archive::new(plain);
@@ -72,7 +74,8 @@ mod tests {
         }
         let data = pack(tar.into_inner().unwrap());
         let mut ar = ar::Builder::new(Vec::new());
-        for (name, bytes) in [("debian-binary".to_owned(), b"2.0\n".to_vec()), (end.to_owned(), data)]
+        for (name, bytes) in
+            [("debian-binary".to_owned(), b"2.0\n".to_vec()), (end.to_owned(), data)]
         {
             let header = ar::Header::new(name.into_bytes(), bytes.len() as u64);
             ar.append(&header, &bytes[..]).unwrap();

@@ -72,7 +72,9 @@ fn stanza(text: &str) -> Option<Package> {
     let text = text.trim_start_matches('\n');
     let name = text.strip_prefix("Package: ")?.lines().next()?.trim();
     let kind = ["linux-image-", "linux-binary-", "linux-base-", "linux-modules-"];
-    if !name.trim_end_matches("-unsigned").ends_with(FLAVOUR) || !kind.iter().any(|k| name.starts_with(k)) {
+    if !name.trim_end_matches("-unsigned").ends_with(FLAVOUR)
+        || !kind.iter().any(|k| name.starts_with(k))
+    {
         return None;
     }
     let field = |wanted: &str| {

@@ -196,11 +196,14 @@ SHA256:
             Ok(plain) => {
                 let release = Release::parse(&plain);
                 assert_eq!(release.field("Codename"), Some("bookworm"));
-                std::fs::write(&copy, text.replacen("Origin: Debian", "Origin: debian", 1)).unwrap();
+                std::fs::write(&copy, text.replacen("Origin: Debian", "Origin: debian", 1))
+                    .unwrap();
                 let failure = verified_text(&copy, &keyring).unwrap_err();
                 assert_eq!(failure.exit, crate::exit::Exit::GateFailed, "{failure}");
             }
-            Err(failure) if failure.exit == crate::exit::Exit::Missing => println!("skipped: {failure}"),
+            Err(failure) if failure.exit == crate::exit::Exit::Missing => {
+                println!("skipped: {failure}")
+            }
             Err(failure) => panic!("{failure}"),
         }
         std::fs::remove_dir_all(&folder).unwrap();

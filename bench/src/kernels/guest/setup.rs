@@ -116,6 +116,10 @@ pub(super) fn hello(conditions: BTreeMap<String, String>) -> Hello {
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         memory_bytes: kib.unwrap_or(0u64) << 10,
         conditions,
-        uptime_s: read("/proc/uptime").split(' ').next().and_then(|s| s.parse().ok()).unwrap_or(0.0),
+        uptime_s: read("/proc/uptime")
+            .split(' ')
+            .next()
+            .and_then(|s| s.parse().ok())
+            .unwrap_or(0.0),
     }
 }
