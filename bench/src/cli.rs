@@ -18,8 +18,8 @@ use crate::kernels::options::KernelsArgs;
 use crate::kernels::{self, guest, qemu};
 use crate::micro::{self, MicroArgs};
 use crate::progress::{Progress, Stop};
-use crate::scenario::{self, options::ScenarioArgs};
 use crate::report::{self, ReportArgs};
+use crate::scenario::{self, options::ScenarioArgs};
 use crate::selftest::{self, SelftestArgs};
 use crate::stress::options::StressArgs;
 use crate::stress::report_json::Sink;
@@ -82,7 +82,7 @@ enum Command {
 }
 
 /// Commands that write a report with `--json`: what a guest can run.
-pub const REPORTING: [&str; 5] = ["stress", "census", "doctor", "micro", "selftest"];
+pub const REPORTING: [&str; 6] = ["stress", "scenario", "census", "doctor", "micro", "selftest"];
 
 /// Checks the words of a command without doing it.
 ///
@@ -92,6 +92,7 @@ pub fn check(words: &[String]) -> Result<(), Failure> {
     let words = std::iter::once("firn").chain(words.iter().map(String::as_str));
     match Cli::try_parse_from(words) {
         Ok(Cli { command: Some(Command::Stress(args)) }) => args.plan().map(drop),
+        Ok(Cli { command: Some(Command::Scenario(args)) }) => args.plan().map(drop),
         Ok(_) => Ok(()),
         Err(error) => Err(Failure::usage(one_line(&error.render().to_string()))),
     }
