@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::derived;
 use super::notes::{self, Note};
 use super::set::{Set, SetBoot};
 use crate::compare::metrics::{self, Better, Unit};
@@ -155,7 +156,7 @@ fn of_document(report: &Value) -> Vec<Sample> {
             better: m.better,
             headline: m.headline,
         };
-        metrics::of(run).into_iter().map(sample).collect()
+        metrics::of(run).into_iter().chain(derived::of(run)).map(sample).collect()
     };
     document.runs.iter().flat_map(one).collect()
 }

@@ -61,9 +61,10 @@ impl Machine {
     /// The kernel's command line.
     pub fn command_line(&self) -> String {
         let mut line = format!(
-            // The console; the program; a panic ends the machine; warnings are shown; randomness at once.
-            "console=ttyS0,115200 rdinit={} panic=-1 loglevel=5 random.trust_cpu=on preempt={} \
-             mitigations={}",
+            // The console; the program; a panic ends the machine; warnings are shown; randomness at once;
+            // statistics of blocked time, from the beginning because switching them on rewrites code.
+            "console=ttyS0,115200 rdinit={} panic=-1 loglevel=5 random.trust_cpu=on schedstats=enable \
+             preempt={} mitigations={}",
             super::initramfs::PROGRAM_PATH,
             self.preempt,
             self.mitigations

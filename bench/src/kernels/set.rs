@@ -121,6 +121,9 @@ pub struct SetBoot {
     /// What came of it.
     #[serde(flatten)]
     pub boot: Boot,
+    /// Boots before this one that a fault of the emulator ended ([`Boot::emulators_fault`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repeated: Vec<Boot>,
 }
 
 /// A whole set.
@@ -292,6 +295,7 @@ pub(super) mod tests {
                 complaints: Vec::new(),
                 console_tail: Vec::new(),
             },
+            repeated: Vec::new(),
         });
         Set {
             schema: SCHEMA.to_owned(),

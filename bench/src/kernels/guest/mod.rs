@@ -4,6 +4,7 @@
 //! kernel), says hello, runs the command, sends everything back, and ends the machine. Whatever goes
 //! wrong is told on the console, of which the host keeps the end.
 
+mod anchors;
 mod child;
 mod setup;
 
@@ -98,6 +99,7 @@ fn job() -> Result<(), Failure> {
     job.modules.iter().try_for_each(|path| setup::module(path))?;
     let mut port = port()?;
     let conditions = setup::conditions();
+    let _anchors = anchors::drop_anchors();
     send(&mut port, "hello", &json(&setup::hello(conditions))?)?;
     let patience = Duration::from_secs(job.timeout_s);
     match child::run(&job.command, patience, job.to_console) {
