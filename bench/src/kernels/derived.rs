@@ -9,7 +9,7 @@ use crate::schema::{LockMode, Run};
 
 /// Roles of the collector's own threads.
 const COLLECTOR: [&str; 2] = ["HeapTaskDaemon", "GcWorker"];
-/// The phase in which pages are built and published.
+/// What operations begin with in the phase in which pages are built and published.
 const COMPACT: &str = "compact";
 
 /// The derived metrics of a run.
@@ -23,7 +23,10 @@ pub fn of(run: &Run) -> Vec<Metric> {
     let pages = collector_pages(run) as f64;
     if let (Some(locks), true) = (&run.locks, pages > 0.0) {
         for (mode, name) in [(LockMode::Read, "read"), (LockMode::Write, "write")] {
-            let rows = locks.by_operation.iter().filter(|row| row.mode == mode && row.operation == COMPACT);
+            let rows = locks
+                .by_operation
+                .iter()
+                .filter(|row| row.mode == mode && row.operation.starts_with(COMPACT));
             let ours = rows.filter(|row| COLLECTOR.contains(&row.role.as_str()));
             let count: u64 = ours.map(|row| row.count).sum();
             push(format!("per_page.compact.{name}_locks"), count as f64 / pages, Unit::Plain);

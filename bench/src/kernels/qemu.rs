@@ -69,6 +69,11 @@ impl Machine {
             self.preempt,
             self.mitigations
         );
+        if self.accelerator == Accelerator::Tcg {
+            // All processors of a guest have one clock here. Without being told, some kernels find that out
+            // in the middle of a run to be doubtful, and change over.
+            line.push_str(" tsc=reliable");
+        }
         if !self.append.is_empty() {
             line.push(' ');
             line.push_str(&self.append);
