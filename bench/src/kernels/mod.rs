@@ -56,6 +56,7 @@ pub fn run(args: &KernelsArgs, print: impl Fn(&str)) -> Result<Exit, Failure> {
         What::Fetch(args) => fetch(args, &cache, &print),
         What::Run(args) => run_matrix(args, &cache, &print),
         What::Compare(args) => compare::run(args, &print),
+        What::Gather(args) => Set::gather(&args.reports)?.write(&args.out).map(|()| Exit::Done),
         What::Gate(args) => gate::run(args, &cache, &print),
     }
 }

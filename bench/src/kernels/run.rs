@@ -96,16 +96,16 @@ pub fn run(
         schema: SCHEMA.to_owned(),
         conditions: vec![Conditions {
             command: order.command.clone(),
-            machine: machine.clone(),
+            machine: Some(machine.clone()),
             accelerator_because: why,
             firn: env!("CARGO_PKG_VERSION").to_owned(),
             program_sha256: sha256(other.as_ref().unwrap_or(&firn)),
-            host: Host {
+            host: Some(Host {
                 kernel: host.kernel,
                 cpu_model: host.cpu_model,
                 cpus: host.cpus,
                 qemu: Some(version),
-            },
+            }),
         }],
         kernels: order.kernels.iter().map(SetKernel::of).collect(),
         runs: order.runs,
