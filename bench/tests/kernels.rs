@@ -180,8 +180,12 @@ fn neither_an_interruption_nor_a_killing_leaves_a_qemu() {
         let args = ["run", "--accel", "tcg", "--image", &image, "--guest", &guest, "--", "census"];
         let mut command = Command::new(env!("CARGO_BIN_EXE_firn"));
         command.args(["kernels", "--cache", &place.path("cache")]).args(args);
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         until("qemu never ran", || !processes_with(&image).is_empty());
         kill(Pid::from_raw(child.id() as i32), signal).unwrap();
         assert_eq!(child.wait().unwrap().code(), code, "{signal}");
@@ -274,11 +278,14 @@ fn check_commands(name: &str, text: &str) {
         // Where a command can begin.
         let before = line[..at].trim_end();
         let begins = before.is_empty()
-            || ["-", "$", "&&", "|", "--", ":", "./", "sudo", "{", "sudo ./"].iter().any(|b| before.ends_with(b));
+            || ["-", "$", "&&", "|", "--", ":", "./", "sudo", "{", "sudo ./"]
+                .iter()
+                .any(|b| before.ends_with(b));
         if !begins {
             continue;
         }
-        let end = ["&&", " |", ";", " #", " }"].iter().filter_map(|stop| line[at..].find(stop)).min();
+        let end =
+            ["&&", " |", ";", " #", " }"].iter().filter_map(|stop| line[at..].find(stop)).min();
         let command = &line[at..end.map_or(line.len(), |end| at + end)];
         let words: Vec<_> = command
             .split_whitespace()
@@ -346,7 +353,8 @@ fn the_lava_recipe_is_a_job_definition() {
 fn the_commands_of_the_documentation_are_understood() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kernels.md");
     let text = fs::read_to_string(path).unwrap();
-    let blocks: Vec<_> = text.split("```sh\n").skip(1).filter_map(|b| b.split("```").next()).collect();
+    let blocks: Vec<_> =
+        text.split("```sh\n").skip(1).filter_map(|b| b.split("```").next()).collect();
     assert!(blocks.len() >= 5);
     let commands: String = blocks.concat();
     check_commands("docs/kernels.md", &commands);

@@ -115,9 +115,10 @@ pub struct CensusRow {
 }
 
 impl CensusRow {
-    /// Whether all kernels agree.
+    /// Whether all kernels that have an answer agree.
     pub fn same_everywhere(&self) -> bool {
-        self.cells.windows(2).all(|pair| pair[0] == pair[1])
+        let mut answers = self.cells.iter().filter(|cell| !cell.is_empty());
+        answers.next().is_none_or(|first| answers.all(|other| other == first))
     }
 }
 

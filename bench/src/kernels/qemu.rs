@@ -70,9 +70,10 @@ impl Machine {
             self.mitigations
         );
         if self.accelerator == Accelerator::Tcg {
-            // All processors of a guest have one clock here. Without being told, some kernels find that out
-            // in the middle of a run to be doubtful, and change over.
-            line.push_str(" tsc=reliable");
+            // A busy host stops the guest while it measures the speed of its cycle counter, and its clock is
+            // wrong from then on; or it becomes suspicious later, and rewrites code in the middle of a run.
+            // The event timer is right whatever happens.
+            line.push_str(" clocksource=hpet tsc=unstable no_timer_check");
         }
         if !self.append.is_empty() {
             line.push(' ');

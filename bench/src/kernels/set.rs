@@ -260,7 +260,9 @@ impl Set {
             let (Some(schema), Some(kernel)) =
                 (text("/schema"), text("/environment/kernel").or_else(|| text("/machine/kernel")))
             else {
-                return Err(wrong("is no report of firn: it names no schema or no kernel".to_owned()));
+                return Err(wrong(
+                    "is no report of firn: it names no schema or no kernel".to_owned(),
+                ));
             };
             let conditions = Conditions {
                 command: vec![schema],
@@ -296,7 +298,8 @@ impl Set {
             let boot = Boot::of_report(report);
             set.boots.push(SetBoot { kernel: label, run, place, boot, repeated: Vec::new() });
         }
-        set.kernels.sort_by(|a, b| super::debian::version::compare(order(&a.label), order(&b.label)));
+        set.kernels
+            .sort_by(|a, b| super::debian::version::compare(order(&a.label), order(&b.label)));
         Ok(set)
     }
 
