@@ -2,8 +2,8 @@
 //!
 //! Each operation is made a number of times on a thread that does nothing else, with the kernel's own
 //! events counting for this thread only and for the operation only: preparation, the answer to a
-//! fault, and cleaning up happen while the counters are stopped. What most runs agree on is the answer;
-//! how many agree is shown. Beside it stands what is known of this kernel's release ([`known`]), so
+//! fault, and cleaning up happen while the counters are stopped. The fewest locks that enough runs agree on are the
+//! answer; how many agree is shown. Beside it stands what is known of this kernel's release ([`known`]), so
 //! that a kernel that differs (a backport, a regression, a new release) stands out.
 //!
 //! An operation that is neither in the lock's events nor refused went by the VMA's own lock, or by none:

@@ -4,7 +4,7 @@
 //! deadlines, and for the user. A boot always ends with a [`Boot`], whatever happened to the guest, and
 //! without a qemu.
 
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -278,6 +278,19 @@ impl Booter<'_> {
 }
 
 impl Boot {
+    /// Whether multi-threaded TCG, not the kernel, ended this: before qemu 8.1 it can execute an `int3` that the
+    /// kernel has already taken away (see `guest/anchors.rs`), and the kernel panics over the trap.
+    pub fn emulators_fault(&self, accelerator: super::qemu::Accelerator) -> bool {
+        accelerator == super::qemu::Accelerator::Tcg
+            && matches!(self.outcome, Outcome::Panic { .. })
+            && self.complaints.iter().any(|line| line.contains("int3: 0000"))
+    }
+
+    /// For a report that was made without a boot of ours.
+    pub fn of_report(report: Value) -> Boot {
+        Boot { outcome: Outcome::Ran { code: 0 }, report: Some(report), ..Boot::nothing() }
+    }
+
     fn nothing() -> Boot {
         Boot {
             outcome: Outcome::BootTimeout,
@@ -322,19 +335,29 @@ fn judge_console(boot: &mut Boot, console: &[String]) {
     }
 }
 
+/// Reads frames to the end, and answers each. A damaged one is asked for again; only if nothing whole comes
+/// after it is it told.
 fn read_frames(stream: UnixStream, tell: &Sender<News>) {
+    let Ok(mut answers) = stream.try_clone() else { return };
     let mut reader = BufReader::new(stream);
+    let mut damage = None;
     loop {
-        let (news, last) = match channel::receive(&mut reader) {
-            Ok(Some(frame)) => (News::Frame(frame), false),
-            Ok(None) => (News::Closed, true),
-            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
-                (News::Damaged(e.to_string()), true)
+        match channel::receive(&mut reader) {
+            Ok(Some(frame)) => {
+                damage = None;
+                let _ = answers.write_all(&[channel::TAKEN]);
+                if tell.send(News::Frame(frame)).is_err() {
+                    return;
+                }
             }
-            Err(_) => (News::Closed, true),
-        };
-        if tell.send(news).is_err() || last {
-            return;
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+                damage = Some(e.to_string());
+                let _ = answers.write_all(&[channel::AGAIN]);
+            }
+            Ok(None) | Err(_) => {
+                let _ = tell.send(damage.map_or(News::Closed, News::Damaged));
+                return;
+            }
         }
     }
 }
@@ -346,7 +369,6 @@ fn read_console(mut stream: UnixStream, show: bool) -> Vec<String> {
     let mut piece = [0; 4096];
     while let Ok(n @ 1..) = stream.read(&mut piece) {
         if show {
-            use std::io::Write;
             let _ = std::io::stderr().write_all(&piece[..n]);
         }
         for &byte in &piece[..n] {
@@ -408,6 +430,16 @@ mod tests {
     }
 
     #[test]
+    fn the_emulator_s_fault_is_one_trap_under_tcg_only() {
+        use super::super::qemu::Accelerator::{Kvm, Tcg};
+        let ended = || Outcome::Ended { message: "without a result".to_owned() };
+        let panic = "[    9.2] Kernel panic - not syncing: Fatal exception in interrupt";
+        let trap = judged(ended(), &["[    9.2] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI", panic]);
+        assert!(trap.emulators_fault(Tcg) && !trap.emulators_fault(Kvm));
+        assert!(!judged(ended(), &["[ 9.2] Oops: 0000 [#1]", panic]).emulators_fault(Tcg));
+    }
+
+    #[test]
     fn a_lack_of_memory_is_told_from_another_death() {
         let killed = |out_of_memory| Outcome::Killed { signal: 9, out_of_memory };
         let line = "[   20.1] Out of memory: Killed process 55 (firn)";
@@ -419,6 +451,28 @@ mod tests {
     fn a_run_that_ended_well_keeps_its_complaints_and_not_its_console() {
         let boot = judged(Outcome::Ran { code: 0 }, &["WARNING: CPU: 0 PID: 1 at mm/x.c", "fine"]);
         assert_eq!((boot.complaints.len(), boot.console_tail.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_damaged_frame_is_asked_for_again_and_told_only_if_nothing_follows() {
+        let (ours, mut guest) = UnixStream::pair().unwrap();
+        let (tell, news) = channel();
+        let reader = thread::spawn(move || read_frames(ours, &tell));
+        let mut wire = Vec::new();
+        channel::send(&mut wire, "report", b"{}").unwrap();
+        let last = wire.len() - 1;
+        wire[last] ^= 1;
+        let mut answer = [0];
+        for (flip, expected) in [(0, channel::AGAIN), (1, channel::TAKEN), (1, channel::AGAIN)] {
+            wire[last] ^= flip;
+            guest.write_all(&wire).unwrap();
+            guest.read_exact(&mut answer).unwrap();
+            assert_eq!(answer[0], expected);
+        }
+        drop(guest);
+        assert!(matches!(news.recv(), Ok(News::Frame(frame)) if frame.bytes == b"{}"));
+        assert!(matches!(news.recv(), Ok(News::Damaged(_))));
+        reader.join().unwrap();
     }
 
     #[test]

@@ -9,11 +9,17 @@
 //! ```
 //!
 //! The reader skips whatever stands before a frame (firmware that greets on every port), and accepts
-//! nothing whose checksum is wrong.
+//! nothing whose checksum is wrong: an emulated port can lose bytes on a busy host. Each frame is answered,
+//! with [`TAKEN`] or [`AGAIN`], and sent again until it is taken, a few times at most.
 
 use std::io::{self, BufRead, Read, Write};
 
 use super::debian::sha256;
+
+/// The answer to a frame that arrived whole.
+pub const TAKEN: u8 = b'+';
+/// The answer to a damaged one.
+pub const AGAIN: u8 = b'-';
 
 /// What a frame begins with.
 const MAGIC: &str = "firn-frame";

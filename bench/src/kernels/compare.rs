@@ -173,6 +173,13 @@ fn cautions(set: &Set) -> Vec<String> {
         if !failed.is_empty() {
             said.push(format!("{}: not well ended: {}.", kernel.label, failed.join(", ")));
         }
+        let repeated: usize = set.of(&kernel.label).map(|b| b.repeated.len()).sum();
+        if repeated > 0 {
+            said.push(format!(
+                "{}: {repeated} boots were repeated because a fault of the emulator ended them.",
+                kernel.label
+            ));
+        }
         let complaints: usize = set.of(&kernel.label).map(|b| b.boot.complaints.len()).sum();
         if complaints > 0 {
             said.push(format!("{}: the kernel complained in {complaints} lines.", kernel.label));

@@ -90,6 +90,12 @@ fn judged(args: &GateArgs, cache: &Cache, print: &dyn Fn(&str)) -> Result<Exit, 
         .first()
         .ok_or_else(|| Failure::usage("the baseline has no conditions"))?
         .clone();
+    let Some(machine) = conditions.machine.clone() else {
+        return Err(Failure::usage(
+            "the baseline was made without a virtual machine, which a gate cannot repeat: make one with \
+             `firn kernels run -o`",
+        ));
+    };
     check_command(&conditions.command)?;
     let before = Matrix::of(&only(&baseline, &base), None)?;
     check_names(&gates, &before, args.of.as_deref())?;
@@ -107,8 +113,8 @@ fn judged(args: &GateArgs, cache: &Cache, print: &dyn Fn(&str)) -> Result<Exit, 
         command: conditions.command.clone(),
         program: None,
         guest: args.guest.clone(),
-        accelerator: Some(conditions.machine.accelerator),
-        machine: conditions.machine.clone(),
+        accelerator: Some(machine.accelerator),
+        machine,
         boot_timeout: args.boot_timeout.map(std::time::Duration::from_secs),
         timeout: std::time::Duration::from_secs(args.timeout),
         modules: args.choice.module.clone(),

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::derived;
 use super::notes::{self, Note};
 use super::set::{Set, SetBoot};
 use crate::compare::metrics::{self, Better, Unit};
@@ -114,9 +115,10 @@ pub struct CensusRow {
 }
 
 impl CensusRow {
-    /// Whether all kernels agree.
+    /// Whether all kernels that have an answer agree.
     pub fn same_everywhere(&self) -> bool {
-        self.cells.windows(2).all(|pair| pair[0] == pair[1])
+        let mut answers = self.cells.iter().filter(|cell| !cell.is_empty());
+        answers.next().is_none_or(|first| answers.all(|other| other == first))
     }
 }
 
@@ -155,7 +157,7 @@ fn of_document(report: &Value) -> Vec<Sample> {
             better: m.better,
             headline: m.headline,
         };
-        metrics::of(run).into_iter().map(sample).collect()
+        metrics::of(run).into_iter().chain(derived::of(run)).map(sample).collect()
     };
     document.runs.iter().flat_map(one).collect()
 }

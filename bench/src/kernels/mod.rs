@@ -17,6 +17,7 @@ pub mod catalog;
 pub mod channel;
 pub mod compare;
 pub mod debian;
+pub mod derived;
 pub mod gate;
 pub mod guest;
 pub mod initramfs;
@@ -55,6 +56,7 @@ pub fn run(args: &KernelsArgs, print: impl Fn(&str)) -> Result<Exit, Failure> {
         What::Fetch(args) => fetch(args, &cache, &print),
         What::Run(args) => run_matrix(args, &cache, &print),
         What::Compare(args) => compare::run(args, &print),
+        What::Gather(args) => Set::gather(&args.reports)?.write(&args.out).map(|()| Exit::Done),
         What::Gate(args) => gate::run(args, &cache, &print),
     }
 }
@@ -150,6 +152,18 @@ fn summary(set: &Set) -> String {
         let output = boot.boot.stderr.lines().chain(boot.boot.stdout.lines());
         output.take(40).for_each(|line| page.line(&format!("  {line}")));
         boot.boot.console_tail.iter().for_each(|line| page.line(&format!("  console: {line}")));
+    }
+    for boot in set.boots.iter().filter(|b| !b.repeated.is_empty()) {
+        page.blank();
+        page.paragraph(&format!(
+            "{} run {}: {} earlier boots were ended by a fault of the emulator (an int3 that the kernel had \
+             taken away; multi-threaded TCG before qemu 8.1) and were repeated:",
+            boot.kernel,
+            boot.run,
+            boot.repeated.len()
+        ));
+        let tails = boot.repeated.iter().flat_map(|b| b.console_tail.iter().take(8));
+        tails.for_each(|line| page.line(&format!("  console: {line}")));
     }
     for boot in set.boots.iter().filter(|b| !b.boot.complaints.is_empty()) {
         page.blank();

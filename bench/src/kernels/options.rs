@@ -38,6 +38,8 @@ pub enum What {
     Run(Box<RunArgs>),
     /// Show what a set amounts to: each metric by kernel, and what changed between the kernels
     Compare(CompareArgs),
+    /// Make a set of plain reports, from bare metal or another tool's machines, for `compare`
+    Gather(GatherArgs),
     /// Judge one kernel by a baseline, with the exit codes of `git bisect run`
     #[command(after_help = GATE_HELP)]
     Gate(Box<GateArgs>),
@@ -79,6 +81,17 @@ pub struct FetchArgs {
     /// Look for something newer than what is here
     #[arg(long)]
     pub refresh: bool,
+}
+
+/// `firn kernels gather`.
+#[derive(Debug, Clone, Args)]
+pub struct GatherArgs {
+    /// Files of `--json`, all of one command; each names its kernel
+    #[arg(value_name = "REPORT.json", required = true)]
+    pub reports: Vec<PathBuf>,
+    /// Where the set goes
+    #[arg(long, short, value_name = "FILE")]
+    pub out: PathBuf,
 }
 
 /// Which kernels to boot.

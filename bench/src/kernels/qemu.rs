@@ -61,13 +61,20 @@ impl Machine {
     /// The kernel's command line.
     pub fn command_line(&self) -> String {
         let mut line = format!(
-            // The console; the program; a panic ends the machine; warnings are shown; randomness at once.
-            "console=ttyS0,115200 rdinit={} panic=-1 loglevel=5 random.trust_cpu=on preempt={} \
-             mitigations={}",
+            // The console; the program; a panic ends the machine; warnings are shown; randomness at once;
+            // statistics of blocked time, from the beginning because switching them on rewrites code.
+            "console=ttyS0,115200 rdinit={} panic=-1 loglevel=5 random.trust_cpu=on schedstats=enable \
+             preempt={} mitigations={}",
             super::initramfs::PROGRAM_PATH,
             self.preempt,
             self.mitigations
         );
+        if self.accelerator == Accelerator::Tcg {
+            // A busy host stops the guest while it measures the speed of its cycle counter, and its clock is
+            // wrong from then on; or it becomes suspicious later, and rewrites code in the middle of a run.
+            // The event timer is right whatever happens.
+            line.push_str(" clocksource=hpet tsc=unstable no_timer_check");
+        }
         if !self.append.is_empty() {
             line.push(' ');
             line.push_str(&self.append);

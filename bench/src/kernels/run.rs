@@ -57,6 +57,9 @@ fn boot_patience(accelerator: Accelerator) -> Duration {
     }
 }
 
+/// How often a boot is repeated that the emulator ended; then it counts as the kernel's panic.
+const REPETITIONS: usize = 3;
+
 /// Where guests have a program that is not `firn`.
 const OTHER_PROGRAM: &str = "/program";
 
@@ -93,16 +96,16 @@ pub fn run(
         schema: SCHEMA.to_owned(),
         conditions: vec![Conditions {
             command: order.command.clone(),
-            machine: machine.clone(),
+            machine: Some(machine.clone()),
             accelerator_because: why,
             firn: env!("CARGO_PKG_VERSION").to_owned(),
             program_sha256: sha256(other.as_ref().unwrap_or(&firn)),
-            host: Host {
+            host: Some(Host {
                 kernel: host.kernel,
                 cpu_model: host.cpu_model,
                 cpus: host.cpus,
                 qemu: Some(version),
-            },
+            }),
         }],
         kernels: order.kernels.iter().map(SetKernel::of).collect(),
         runs: order.runs,
@@ -131,7 +134,19 @@ pub fn run(
             timeout_s: order.timeout.as_secs().max(1),
             to_console: order.console,
         };
-        let (boot, kept) = booter.boot(&kernel.image, &job, &files)?;
+        let mut repeated = Vec::new();
+        let (boot, kept) = loop {
+            let (boot, kept) = booter.boot(&kernel.image, &job, &files)?;
+            if repeated.len() < REPETITIONS && boot.emulators_fault(accelerator) {
+                progress.note(&format!(
+                    "        {} run {}: a fault of the emulator ended it; once more",
+                    kernel.label, cell.run
+                ));
+                repeated.push(boot);
+                continue;
+            }
+            break (boot, kept);
+        };
         let interrupted = boot.outcome == Outcome::Interrupted;
         if !interrupted {
             let left = begin.elapsed() / (done as u32 + 1) * (cells.len() - done - 1) as u32;
@@ -143,7 +158,8 @@ pub fn run(
         }
         if !interrupted || boot.guest.is_some() {
             let label = kernel.label.clone();
-            set.boots.push(SetBoot { kernel: label, run: cell.run, place: cell.place, boot });
+            let (run, place) = (cell.run, cell.place);
+            set.boots.push(SetBoot { kernel: label, run, place, boot, repeated });
         }
         if let Some(out) = &order.out {
             set.write(out)?;

@@ -6,7 +6,7 @@
 //! together; see [`Set::merge`].
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -66,16 +66,16 @@ pub struct Host {
 pub struct Conditions {
     /// The command that each guest ran.
     pub command: Vec<String>,
-    /// The machine.
-    pub machine: Machine,
+    /// The virtual machine; nothing for reports that were made without one.
+    pub machine: Option<Machine>,
     /// Why it has this accelerator.
     pub accelerator_because: String,
     /// The program: its version, and the SHA-256 of the file that ran.
     pub firn: String,
     /// As above.
     pub program_sha256: String,
-    /// The host.
-    pub host: Host,
+    /// The host; nothing for reports that were made without a virtual machine.
+    pub host: Option<Host>,
 }
 
 /// A kernel of a set.
@@ -121,6 +121,9 @@ pub struct SetBoot {
     /// What came of it.
     #[serde(flatten)]
     pub boot: Boot,
+    /// Boots before this one that a fault of the emulator ended ([`Boot::emulators_fault`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repeated: Vec<Boot>,
 }
 
 /// A whole set.
@@ -233,6 +236,73 @@ impl Set {
         Ok(all)
     }
 
+    /// A set of plain reports, made without a virtual machine: on bare metal, or under another tool. Each is
+    /// a run of the kernel that it names.
+    ///
+    /// # Errors
+    /// Exit code 2 for what is no report, or if the reports are not of one kind.
+    pub fn gather(files: &[PathBuf]) -> Result<Set, Failure> {
+        let mut set = Set {
+            schema: SCHEMA.to_owned(),
+            conditions: Vec::new(),
+            kernels: Vec::new(),
+            runs: 0,
+            shard: None,
+            missing: 0,
+            boots: Vec::new(),
+        };
+        for (place, path) in files.iter().enumerate() {
+            let wrong = |why: String| Failure::usage(format!("{}: {why}", path.display()));
+            let text = std::fs::read(path).map_err(|e| wrong(format!("cannot be read: {e}")))?;
+            let report: serde_json::Value = serde_json::from_slice(&text)
+                .map_err(|e| wrong(format!("is not JSON, or was cut off ({e})")))?;
+            let text = |pointer: &str| report.pointer(pointer)?.as_str().map(str::to_owned);
+            let (Some(schema), Some(kernel)) =
+                (text("/schema"), text("/environment/kernel").or_else(|| text("/machine/kernel")))
+            else {
+                return Err(wrong(
+                    "is no report of firn: it names no schema or no kernel".to_owned(),
+                ));
+            };
+            let conditions = Conditions {
+                command: vec![schema],
+                machine: None,
+                accelerator_because: "made without a virtual machine".to_owned(),
+                firn: env!("CARGO_PKG_VERSION").to_owned(),
+                program_sha256: String::new(),
+                host: None,
+            };
+            match set.conditions.first() {
+                None => set.conditions.push(conditions),
+                Some(first) if *first == conditions => {}
+                Some(first) => {
+                    return Err(wrong(format!(
+                        "is a {} file, and the one before is {}: gather reports of one kind",
+                        conditions.command[0], first.command[0]
+                    )));
+                }
+            }
+            let label = kernel.trim_end_matches("-cloud-amd64").to_owned();
+            if set.of(&label).next().is_none() {
+                set.kernels.push(SetKernel {
+                    series: super::debian::packages::series(&label),
+                    label: label.clone(),
+                    version: None,
+                    origin: "a report".to_owned(),
+                    image_sha256: String::new(),
+                    configuration: BTreeMap::new(),
+                });
+            }
+            let run = set.of(&label).count() + 1;
+            set.runs = set.runs.max(run);
+            let boot = Boot::of_report(report);
+            set.boots.push(SetBoot { kernel: label, run, place, boot, repeated: Vec::new() });
+        }
+        set.kernels
+            .sort_by(|a, b| super::debian::version::compare(order(&a.label), order(&b.label)));
+        Ok(set)
+    }
+
     /// The boots of a kernel.
     pub fn of<'a>(&'a self, label: &'a str) -> impl Iterator<Item = &'a SetBoot> {
         self.boots.iter().filter(move |boot| boot.kernel == label)
@@ -241,7 +311,8 @@ impl Set {
     /// Whether times are evidence: no boot of it was under TCG.
     pub fn times_are_evidence(&self) -> bool {
         use super::qemu::Accelerator::Tcg;
-        self.conditions.iter().all(|c| c.machine.accelerator != Tcg)
+        let under_tcg = |c: &Conditions| c.machine.as_ref().is_some_and(|m| m.accelerator == Tcg);
+        !self.conditions.iter().any(under_tcg)
     }
 }
 
@@ -292,16 +363,17 @@ pub(super) mod tests {
                 complaints: Vec::new(),
                 console_tail: Vec::new(),
             },
+            repeated: Vec::new(),
         });
         Set {
             schema: SCHEMA.to_owned(),
             conditions: vec![Conditions {
                 command: vec!["census".into()],
-                machine,
+                machine: Some(machine),
                 accelerator_because: "asked for".into(),
                 firn: "0".into(),
                 program_sha256: "0".into(),
-                host,
+                host: Some(host),
             }],
             kernels: labels.iter().map(kernel).collect(),
             runs: 1,
@@ -338,6 +410,30 @@ pub(super) mod tests {
             assert!(failure.message.contains(why) && failure.exit == Exit::Usage, "{failure}");
         }
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn plain_reports_become_a_set_by_the_kernel_they_name() {
+        let folder = std::env::temp_dir().join(format!("firn-gather-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let report = |kernel: &str| {
+            format!("{{\"schema\": \"firn-census-1\", \"machine\": {{\"kernel\": \"{kernel}\"}}}}")
+        };
+        let new = file("a", &report("6.12.1"));
+        let (old, again) = (file("b", &report("6.1.9")), file("c", &report("6.12.1")));
+        let set = Set::gather(&[new.clone(), old, again]).unwrap();
+        let labels: Vec<_> = set.kernels.iter().map(|k| k.label.as_str()).collect();
+        assert_eq!((labels, set.runs), (vec!["6.1.9", "6.12.1"], 2));
+        assert!(set.times_are_evidence());
+        let other = file("d", "{\"schema\": \"firn-doctor-1\", \"machine\": {\"kernel\": \"6\"}}");
+        assert!(Set::gather(&[new, other]).unwrap_err().message.contains("one kind"));
+        assert!(Set::gather(&[file("e", "{}")]).unwrap_err().message.contains("no report"));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -4,12 +4,13 @@
 //! kernel), says hello, runs the command, sends everything back, and ends the machine. Whatever goes
 //! wrong is told on the console, of which the host keeps the end.
 
+mod anchors;
 mod child;
 mod setup;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::Read;
 use std::time::Duration;
 
 use nix::sys::reboot::{RebootMode, reboot};
@@ -98,6 +99,7 @@ fn job() -> Result<(), Failure> {
     job.modules.iter().try_for_each(|path| setup::module(path))?;
     let mut port = port()?;
     let conditions = setup::conditions();
+    let _anchors = anchors::drop_anchors();
     send(&mut port, "hello", &json(&setup::hello(conditions))?)?;
     let patience = Duration::from_secs(job.timeout_s);
     match child::run(&job.command, patience, job.to_console) {
@@ -114,8 +116,7 @@ fn job() -> Result<(), Failure> {
             send(&mut port, "failure", what.as_bytes())?;
         }
     }
-    // What was written is in the port's buffer until it is sent.
-    nix::sys::termios::tcdrain(&port).map_err(|e| trouble(PORT, &e))
+    Ok(())
 }
 
 fn port() -> Result<File, Failure> {
@@ -128,8 +129,32 @@ fn port() -> Result<File, Failure> {
     Ok(port)
 }
 
-fn send(port: &mut impl Write, kind: &str, bytes: &[u8]) -> Result<(), Failure> {
-    channel::send(port, kind, bytes).map_err(|e| trouble(PORT, &e))
+/// Sends a frame, again and again until the host has it.
+fn send(port: &mut File, kind: &str, bytes: &[u8]) -> Result<(), Failure> {
+    const TRIES: usize = 5;
+    for _ in 0..TRIES {
+        channel::send(&*port, kind, bytes).map_err(|e| trouble(PORT, &e))?;
+        if answer(port)? == Some(channel::TAKEN) {
+            return Ok(());
+        }
+    }
+    Err(trouble(PORT, &format!("the host did not take the frame {kind}, sent {TRIES} times")))
+}
+
+/// The host's answer to a frame; nothing if it does not come, because bytes were lost and the host waits for
+/// them.
+fn answer(port: &mut File) -> Result<Option<u8>, Failure> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    const PATIENCE_MS: u16 = 20_000;
+    nix::sys::termios::tcdrain(&*port).map_err(|e| trouble(PORT, &e))?;
+    let mut waiting = [PollFd::new(port.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut waiting, PollTimeout::from(PATIENCE_MS)).map_err(|e| trouble(PORT, &e))? == 0 {
+        return Ok(None);
+    }
+    let mut byte = [0];
+    port.read_exact(&mut byte).map_err(|e| trouble(PORT, &e))?;
+    Ok(Some(byte[0]))
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>, Failure> {

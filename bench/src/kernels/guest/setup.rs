@@ -23,12 +23,14 @@ const MOUNTS: [(&str, &str, bool); 7] = [
 ];
 
 /// What is set on every kernel, where it can be: the place, the value, why.
-const SETTINGS: [(&str, &str); 9] = [
+const SETTINGS: [(&str, &str); 10] = [
     // Statistics of blocked time in /proc/PID/sched.
     ("/proc/sys/kernel/sched_schedstats", "1"),
     ("/proc/sys/kernel/task_delayacct", "1"),
     ("/proc/sys/kernel/perf_event_paranoid", "-1"),
     ("/proc/sys/kernel/kptr_restrict", "0"),
+    // Probes are not rewritten into jumps behind one's back.
+    ("/proc/sys/debug/kprobes-optimization", "0"),
     // Sampling must not be cut short because an emulated machine is slow.
     ("/proc/sys/kernel/perf_cpu_time_max_percent", "0"),
     ("/proc/sys/kernel/sysrq", "1"),
