@@ -14,5 +14,6 @@ pub mod measure;
 pub mod micro;
 pub mod perf;
 pub mod progress;
+pub mod scheme_compare;
 pub mod stress;
 pub mod workloads;
