@@ -15,6 +15,7 @@ use crate::doctor::{self, DoctorArgs};
 use crate::exit::{Exit, Failure};
 use crate::micro::{self, MicroArgs};
 use crate::progress::{Progress, Stop};
+use crate::scheme_cmd::{self, SchemeArgs};
 use crate::stress::options::StressArgs;
 use crate::stress::report_json::Sink;
 use crate::stress::{report_json, report_text, run};
@@ -44,6 +45,9 @@ enum Command {
     /// Count how each memory operation takes the kernel's mmap_lock on this kernel
     #[command(after_help = EXIT_CODES)]
     Census(CensusArgs),
+    /// Run Scheme programs on the heap, or a prompt
+    #[command(after_help = "The exit code is the program's; 1 after an error, 130 after Ctrl-C.")]
+    Scheme(SchemeArgs),
     /// Say what this machine can do, and the remedy for each thing that is missing
     #[command(after_help = EXIT_CODES)]
     Doctor(DoctorArgs),
@@ -52,6 +56,13 @@ enum Command {
 /// Parses the arguments of the process, does what they say, and returns the exit code.
 pub fn main() -> ExitCode {
     let done = match Cli::try_parse() {
+        // A Scheme program has exit codes of its own.
+        Ok(Cli { command: Some(Command::Scheme(args)) }) => {
+            return scheme_cmd::run(&args).unwrap_or_else(|failure| {
+                let _ = writeln!(std::io::stderr(), "firn: {failure}");
+                failure.exit.into()
+            });
+        }
         Ok(cli) => dispatch(cli),
         Err(error) => parse_error(&error),
     };
@@ -75,6 +86,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Some(Command::Micro(args)) => micro::run(&args, print),
         Some(Command::Census(args)) => census::run(&args, print),
         Some(Command::Doctor(args)) => doctor::run(&args, print),
+        Some(Command::Scheme(_)) => unreachable!("run by `main`"),
     }
 }
 

@@ -15,5 +15,6 @@ pub mod micro;
 pub mod perf;
 pub mod progress;
 pub mod scheme_compare;
+pub mod scheme_cmd;
 pub mod stress;
 pub mod workloads;
