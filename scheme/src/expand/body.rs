@@ -8,6 +8,7 @@ use super::forms::{UNSPECIFIED, seq};
 use super::{Denotation, EnvRef, Expr, Immediate, Lambda, Result, Special, Unit, VarId};
 use crate::symbol::Symbol;
 use crate::syntax::{Id, Ident, Location, Node};
+use std::collections::HashSet;
 
 /// A definition or expression of a body, before its value is expanded.
 enum Item {
@@ -15,6 +16,18 @@ enum Item {
     Values { vars: Vec<VarId>, rest: Option<VarId>, value: Id },
     Made { var: Option<VarId>, expr: Expr },
     Expr(Id),
+}
+
+impl Item {
+    /// The variables that it defines.
+    fn defines(&self) -> Vec<VarId> {
+        match self {
+            Item::Define { var, .. } => vec![*var],
+            Item::Values { vars, rest, .. } => vars.iter().chain(rest).copied().collect(),
+            Item::Made { var, .. } => var.iter().copied().collect(),
+            Item::Expr(_) => Vec::new(),
+        }
+    }
 }
 
 /// The value of a definition.
@@ -219,7 +232,9 @@ impl Unit<'_> {
             }
             return Ok(seq(exprs));
         }
-        let before = self.take_mentioned();
+        let mut before = self.take_mentioned();
+        // Variables of bodies around this one that are not ready yet are those bodies' affair.
+        let own: HashSet<VarId> = items.iter().flat_map(|(item, _)| item.defines()).collect();
         // What each item needs of variables that are defined by it or after it.
         enum Step {
             Plain(VarId, Expr),
@@ -281,7 +296,9 @@ impl Unit<'_> {
                     (None, self.receive(temps, rest, value, seq(sets), at))
                 }
             };
-            let mentioned = self.take_mentioned();
+            let (mentioned, outer): (Vec<_>, Vec<_>) =
+                self.take_mentioned().into_iter().partition(|var| own.contains(var));
+            before.extend(outer);
             match (var, expr) {
                 (Some(var), Expr::Lambda(lambda)) => {
                     if self.vars[var as usize].boxed {

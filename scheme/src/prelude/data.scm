@@ -23,13 +23,16 @@
 (define (%cars lists) (if (null? lists) '() (cons (car (car lists)) (%cars (cdr lists)))))
 (define (%cdrs lists) (if (null? lists) '() (cons (cdr (car lists)) (%cdrs (cdr lists)))))
 
+(define (%proper-end end)
+  (if (not (null? end)) (error "not a list" end)))
+
 (define map
   (case-lambda
     ((f list)
      (let loop ((list list) (done '()))
        (if (pair? list)
            (loop (cdr list) (cons (f (car list)) done))
-           (reverse done))))
+           (begin (%proper-end list) (reverse done)))))
     ((f a b)
      (let loop ((a a) (b b) (done '()))
        (if (and (pair? a) (pair? b))
@@ -46,7 +49,8 @@
     ((f list)
      (let loop ((list list))
        (if (pair? list)
-           (begin (f (car list)) (loop (cdr list))))))
+           (begin (f (car list)) (loop (cdr list)))
+           (%proper-end list))))
     ((f a b)
      (let loop ((a a) (b b))
        (if (and (pair? a) (pair? b))
