@@ -14,7 +14,7 @@ pub mod measure;
 pub mod micro;
 pub mod perf;
 pub mod progress;
-pub mod scheme_compare;
 pub mod scheme_cmd;
+pub mod scheme_compare;
 pub mod stress;
 pub mod workloads;

@@ -18,7 +18,7 @@ pub const LIBRARIES: &[(&str, &str)] = &[
         list-tail list? make-bytevector make-list make-parameter make-string make-vector map max member memq memv min
         modulo negative? newline not null? number->string number? numerator odd? open-input-bytevector
         open-input-string open-output-bytevector open-output-string or output-port-open? output-port? pair?
-        parameterize peek-char peek-u8 positive? procedure? quasiquote quote quotient raise raise-continuable rational?
+        parameterize peek-char peek-u8 port? positive? procedure? quasiquote quote quotient raise raise-continuable rational?
         rationalize read-bytevector read-bytevector! read-char read-error? read-line read-string read-u8 real?
         remainder reverse round set! set-car! set-cdr! square string string->list string->number string->symbol
         string->utf8 string->vector string-append string-copy string-copy! string-fill! string-for-each string-length
@@ -108,7 +108,7 @@ pub const LIBRARIES: &[(&str, &str)] = &[
         list-sort sort string-index string-search-forward string-join string-contains assert 1+ -1+
         call-with-output-string with-output-to-string exact->inexact inexact->exact condition-report-string
         current-milliseconds current-microseconds runtime random make-equal-hashtable vector-grow subvector
-        list-head bitwise-and bitwise-ior bitwise-xor bitwise-not arithmetic-shift bytevector-fill! cons* hash port? first second third box box? unbox set-box! any every append-map delete-duplicates
+        list-head bitwise-and bitwise-ior bitwise-xor bitwise-not arithmetic-shift bytevector-fill! cons* hash first second third box box? unbox set-box! any every append-map delete-duplicates
         pp exact-rational? boolean=? nearest-repl/environment
         system-global-environment error-object-trace",
     ),

@@ -43,6 +43,8 @@ pub struct World {
     itself: std::sync::Weak<World>,
     /// The environment of the prompt, of `eval` without one, and of programs without imports.
     pub(crate) interaction: u32,
+    /// The environment of the program that runs: what `(interaction-environment)` answers.
+    pub(crate) program: std::sync::atomic::AtomicU32,
 }
 
 impl World {
@@ -73,6 +75,7 @@ impl World {
             started: Instant::now(),
             itself,
             interaction,
+            program: interaction.into(),
         }
     }
 

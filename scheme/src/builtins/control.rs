@@ -143,7 +143,7 @@ pub const TABLE: &[Builtin] = &[
         Ok(Value::UNSPECIFIED)
     }),
     Builtin::new("interaction-environment", 0, 0, |mem, _| {
-        Ok(Value::environment(mem.world().interaction))
+        Ok(Value::environment(mem.world().program.load(std::sync::atomic::Ordering::Relaxed)))
     }),
     Builtin::new("%environment?", 1, 1, |_, a| Ok(Value::boolean(a[0].as_environment().is_some()))),
     Builtin::new("%new-environment", 0, 0, |_, _| {

@@ -688,9 +688,10 @@ impl Generator<'_> {
         if is_test(name, args.len()) {
             // A truth value, by way of a branch.
             if target == Target::Effect {
-                for arg in args {
-                    self.emit(arg, Target::Effect)?;
-                }
+                // For its errors.
+                let end = self.f().label();
+                self.test(name, args, at, end, false)?;
+                self.f().bind(end);
                 return Ok(());
             }
             let register = self.result(target);

@@ -188,6 +188,9 @@ impl Unit<'_> {
             }
             Special::Quasiquote => {
                 let parts = self.parts(id, 2, 2, "(quasiquote template)")?;
+                if self.is_constant_template(parts[1], env) {
+                    return Ok(self.quoted(parts[1]));
+                }
                 self.quasi(parts[1], 1, env)
             }
             Special::Lambda => {
@@ -246,6 +249,7 @@ impl Unit<'_> {
                 match target {
                     Ok(Denotation::Local(var)) => {
                         self.vars[var as usize].boxed = true;
+                        self.mention(var);
                         Ok(Expr::SetLocal(var, Box::new(value)))
                     }
                     Ok(Denotation::Global(global)) => {
@@ -816,7 +820,7 @@ impl Unit<'_> {
                     let item = self.quasi(item, level, env)?;
                     result = self.builtin("cons", vec![item, result], at);
                 }
-                Ok(self.fold_constant(result, id))
+                Ok(result)
             }
             Node::Vector(items) => {
                 let list = self.forms.make_list(&items, None, at);
@@ -831,16 +835,25 @@ impl Unit<'_> {
         }
     }
 
-    /// A quasiquotation all of whose parts are constant is a constant.
-    fn fold_constant(&mut self, expr: Expr, id: Id) -> Expr {
-        let constant = |expr: &Expr| matches!(expr, Expr::Quote(_) | Expr::Immediate(_));
-        let mut at = &expr;
-        while let Expr::Builtin(number, args, _) = at {
-            if self.compiler.builtins[*number as usize].name != "cons" || !constant(&args[0]) {
-                return expr;
+    /// Whether nothing in a template is unquoted.
+    fn is_constant_template(&self, id: Id, env: EnvRef) -> bool {
+        let mut todo = vec![id];
+        let mut seen = std::collections::HashSet::new();
+        while let Some(id) = todo.pop() {
+            match self.forms.node(id) {
+                Node::Pair(car, cdr) if seen.insert(id) => todo.extend([*car, *cdr]),
+                Node::Vector(items) => todo.extend(items.iter().copied()),
+                Node::Ident(_) => {
+                    if matches!(
+                        self.special(id, env),
+                        Some(Special::Unquote | Special::UnquoteSplicing | Special::Quasiquote)
+                    ) {
+                        return false;
+                    }
+                }
+                _ => {}
             }
-            at = &args[1];
         }
-        if constant(at) { self.quoted(id) } else { expr }
+        true
     }
 }

@@ -87,7 +87,8 @@ impl Unit<'_> {
                     words.push(number.to_string())
                 }
                 _ => {
-                    return self.error(part, "a library's name consists of identifiers and numbers");
+                    return self
+                        .error(part, "a library's name consists of identifiers and numbers");
                 }
             }
         }

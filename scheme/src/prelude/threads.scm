@@ -6,10 +6,11 @@
     ((thunk name) (%make-thread thunk name))))
 
 (define (thread-start! thread)
-  (let ((thunk (%thread-thunk thread)))
+  (let ((thunk (%thread-thunk thread)) (parameters (%parameters)))
     (%thread-start!
      thread
      (lambda ()
+       (%set-parameters! parameters)
        (call-with-current-continuation
         (lambda (end)
           (with-exception-handler

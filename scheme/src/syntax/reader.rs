@@ -527,7 +527,12 @@ impl<S: Source> Reader<S> {
             }
         }
         if let Some(number) = numbers::text::parse(&text, 10) {
-            return Ok(Token::Datum(Node::Number(number)));
+            // A small number is a small number, whatever its notation.
+            let small = match &number {
+                numbers::Number::Big(big) => i64::try_from(big).ok().map(numbers::Number::Small),
+                _ => None,
+            };
+            return Ok(Token::Datum(Node::Number(small.unwrap_or(number))));
         }
         if text.starts_with('#') {
             return self.error(at, format!("{text} is no datum"));

@@ -330,6 +330,7 @@ impl<'s> Vm<'_, 's> {
         } else {
             self.world.interaction
         };
+        self.world.program.store(env, std::sync::atomic::Ordering::Relaxed);
         self.run_forms(forms, &all, env, &file, |_| {})
     }
 }
@@ -376,7 +377,7 @@ pub fn compile_builtin<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> crate::trap:
         Some(env) => {
             env.as_environment().ok_or_else(|| crate::trap::wrong_type("an environment", *env))?
         }
-        None => mem.world().interaction,
+        None => mem.world().program.load(std::sync::atomic::Ordering::Relaxed),
     };
     let (forms, form, objects) = datum::from_heap(mem, args[0]);
     let objects = mem.vector(&objects)?;
