@@ -26,7 +26,8 @@ fn output(example: &str, arguments: &[&str], options: &str) -> Option<String> {
 #[test]
 fn examples_print_what_they_should() {
     for (example, arguments, expected) in EXAMPLES {
-        let output = output(example, arguments, "heap=64m,backend=stw").expect("needs no userfaultfd");
+        let output =
+            output(example, arguments, "heap=64m,backend=stw").expect("needs no userfaultfd");
         assert!(output.lines().any(|line| line.ends_with(expected)), "{example}:\n{output}");
     }
 }

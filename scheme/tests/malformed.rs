@@ -167,9 +167,9 @@ const WRONG_PROGRAMS: &[&str] = &[
 
 /// A location in the program: `file:line`.
 fn has_location(message: &str) -> bool {
-    message.match_indices("wrong.scm:").any(|(at, name)| {
-        message[at + name.len()..].starts_with(|c: char| c.is_ascii_digit())
-    })
+    message
+        .match_indices("wrong.scm:")
+        .any(|(at, name)| message[at + name.len()..].starts_with(|c: char| c.is_ascii_digit()))
 }
 
 #[test]
@@ -274,7 +274,12 @@ fn the_end_of_memory_is_a_condition() {
         );
         let scheme = interpreter("heap=32m,backend=stw").expect("needs no userfaultfd");
         let run = run_with(&scheme, &text, "hog.scm", &[], "");
-        assert_eq!((run.exit, run.output.as_str()), (0, "(condition 1000)"), "{hog}: {}", run.errors);
+        assert_eq!(
+            (run.exit, run.output.as_str()),
+            (0, "(condition 1000)"),
+            "{hog}: {}",
+            run.errors
+        );
         // And without a handler, an error with an exit code.
         let run = run_with(&scheme, &format!("\n(+ 1 {hog})"), "wrong.scm", &[], "");
         assert!(run.exit != 0 && run.errors.contains("wrong.scm:"), "{hog}: {}", run.errors);
@@ -284,7 +289,9 @@ fn the_end_of_memory_is_a_condition() {
 #[test]
 fn huge_literals_are_read() {
     let digits = "7".repeat(100_000);
-    let text = format!("(display (modulo {digits} 1000007))(newline)(display (string-length (number->string {digits})))");
+    let text = format!(
+        "(display (modulo {digits} 1000007))(newline)(display (string-length (number->string {digits})))"
+    );
     let printed = prints(&text);
     assert!(printed.ends_with("\n100000"), "{printed}");
     let long = "x".repeat(1_000_000);
@@ -298,7 +305,9 @@ fn huge_literals_are_read() {
 #[test]
 fn circular_data_are_printed_and_compared() {
     assert_eq!(
-        prints("(define l (list 1 2)) (set-cdr! (cdr l) l) (write l) (display l) (write (equal? l l))"),
+        prints(
+            "(define l (list 1 2)) (set-cdr! (cdr l) l) (write l) (display l) (write (equal? l l))"
+        ),
         "#0=(1 2 . #0#)#0=(1 2 . #0#)#t"
     );
 }

@@ -61,7 +61,13 @@ fn is_root() -> bool {
 }
 
 /// Runs a program. `file` is its name in messages, and where `include` looks.
-pub fn run_with(scheme: &Interpreter, text: &str, file: &str, arguments: &[&str], input: &str) -> Run {
+pub fn run_with(
+    scheme: &Interpreter,
+    text: &str,
+    file: &str,
+    arguments: &[&str],
+    input: &str,
+) -> Run {
     let (output, errors) = (Sink::default(), Sink::default());
     let world = scheme.world();
     let input = Cursor::new(input.as_bytes().to_vec());

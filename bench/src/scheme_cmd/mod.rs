@@ -3,7 +3,14 @@
 //! Exit codes are the program's own (`(exit n)`); 1 if it ended by an error, 2 bad usage, 3 if the machine lacks
 //! something, 130 after Ctrl-C.
 
+mod repl;
+
+use crate::clock;
 use crate::exit::{Exit, Failure};
+use crate::measure::collect::Collector;
+use crate::progress::Stop;
+use crate::scheme_compare;
+use crate::stress::report_text::gc_text;
 use clap::Args;
 use firn::Options;
 use firn_scheme::vm::load::Stopped;
@@ -11,6 +18,7 @@ use firn_scheme::vm::{Outcome, Vm};
 use firn_scheme::{Interpreter, StartError};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// What `firn scheme` takes.
@@ -28,6 +36,21 @@ pub struct SchemeArgs {
     /// Print what the collector cost the program, at its end, to standard error
     #[arg(long)]
     gc_report: bool,
+    /// Compare the programs of a directory with other Schemes instead
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["repl", "eval", "program", "gc_report"])]
+    bench: Option<PathBuf>,
+    /// With --bench: how often each program runs under each system
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "bench")]
+    rounds: u32,
+    /// With --bench: only these programs, separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "bench")]
+    only: Vec<String>,
+    /// With --bench: measure the longest stalls, too
+    #[arg(long, requires = "bench")]
+    stalls: bool,
+    /// With --bench: write the results as JSON
+    #[arg(long, value_name = "FILE", requires = "bench")]
+    json: Option<PathBuf>,
     /// The program
     #[arg(value_name = "PROGRAM")]
     program: Option<PathBuf>,
@@ -42,6 +65,20 @@ pub struct SchemeArgs {
 /// Bad usage, and what the machine lacks.
 pub fn run(args: &SchemeArgs) -> Result<ExitCode, Failure> {
     let options = Options::parse(&args.gc).map_err(|e| Failure::usage(format!("--gc: {e}")))?;
+    if let Some(directory) = &args.bench {
+        let compared = scheme_compare::Options {
+            directory: directory.clone(),
+            only: args.only.clone(),
+            rounds: args.rounds,
+            gc: (!args.gc.is_empty()).then(|| args.gc.clone()),
+            stalls: args.stalls,
+            json: args.json.clone(),
+            ..scheme_compare::Options::default()
+        };
+        let stop = Stop::new();
+        stop.connect_signals();
+        return scheme_compare::run(&compared, &stop, |text| print!("{text}")).map(ExitCode::from);
+    }
     let text = match &args.program {
         None => None,
         Some(path) => {
@@ -73,6 +110,11 @@ fn session(args: &SchemeArgs, options: &Options, text: Option<&str>) -> Result<E
         firn::HeapError::Options(e) => Failure::usage(format!("--gc: {e}")),
         e => Failure::missing(e.to_string()),
     })?;
+    let collector = Arc::new(Collector::new());
+    if args.gc_report {
+        heap.add_listener(collector.clone());
+    }
+    let began = clock::now();
     let scheme = Interpreter::on(heap).map_err(|e| match e {
         StartError::OutOfMemory => Failure::usage(format!("--gc: {e}")),
         e => Failure::gate(e.to_string()),
@@ -99,18 +141,24 @@ fn session(args: &SchemeArgs, options: &Options, text: Option<&str>) -> Result<E
         done
     });
     scheme.world().streams.flush_all();
-    let code = match outcome {
+    let mut code = match outcome {
         Ok(Ok(())) => 0,
         Ok(Err(stopped)) => report(&stopped),
         Err(_) => report(&Stopped::Outcome(Outcome::OutOfMemory)),
     };
+    if args.repl && code == 0 {
+        code = repl::run(&scheme);
+    }
     scheme.stop_threads();
+    if args.gc_report {
+        eprint!("{}", gc_text(&collector.report((began, clock::now()), 1)));
+    }
     Ok(ExitCode::from(code))
 }
 
 /// Evaluates all forms of a text and prints the values that say something.
-fn evaluate(vm: &mut Vm<'_, '_>, text: &str, name: &str) -> Result<(), Stopped> {
-    let file: std::sync::Arc<str> = name.into();
+pub(crate) fn evaluate(vm: &mut Vm<'_, '_>, text: &str, name: &str) -> Result<(), Stopped> {
+    let file: Arc<str> = name.into();
     let (forms, all) = firn_scheme::vm::load::read_all(text, &file)?;
     let env = vm.interaction();
     vm.run_forms(forms, &all, env, &file, |vm| {
@@ -123,7 +171,7 @@ fn evaluate(vm: &mut Vm<'_, '_>, text: &str, name: &str) -> Result<(), Stopped> 
 }
 
 /// Says why a program stopped; returns the exit code.
-fn report(stopped: &Stopped) -> u8 {
+pub(crate) fn report(stopped: &Stopped) -> u8 {
     match stopped {
         Stopped::Syntax(error) => eprintln!("firn scheme: {error}"),
         Stopped::Outcome(Outcome::Quit(code)) => return *code as u8,
