@@ -21,6 +21,7 @@ use crate::progress::{Progress, Stop};
 use crate::report::{self, ReportArgs};
 use crate::scenario::{self, options::ScenarioArgs};
 use crate::selftest::{self, SelftestArgs};
+use crate::scheme_cmd::{self, SchemeArgs};
 use crate::stress::options::StressArgs;
 use crate::stress::report_json::Sink;
 use crate::stress::{report_json, report_text, run};
@@ -60,6 +61,9 @@ enum Command {
     /// Say what is different between two groups of runs, and how sure that is
     #[command(after_help = EXIT_CODES)]
     Compare(CompareArgs),
+    /// Run Scheme programs on the heap, or a prompt
+    #[command(after_help = "The exit code is the program's; 1 after an error, 130 after Ctrl-C.")]
+    Scheme(SchemeArgs),
     /// Say what this machine can do, and the remedy for each thing that is missing
     #[command(after_help = EXIT_CODES)]
     Doctor(DoctorArgs),
@@ -102,6 +106,13 @@ pub fn check(words: &[String]) -> Result<(), Failure> {
 /// Parses the arguments of the process, does what they say, and returns the exit code.
 pub fn main() -> ExitCode {
     let done = match Cli::try_parse() {
+        // A Scheme program has exit codes of its own.
+        Ok(Cli { command: Some(Command::Scheme(args)) }) => {
+            return scheme_cmd::run(&args).unwrap_or_else(|failure| {
+                let _ = writeln!(std::io::stderr(), "firn: {failure}");
+                failure.exit.into()
+            });
+        }
         Ok(cli) => dispatch(cli),
         Err(error) => parse_error(&error),
     };
@@ -132,6 +143,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Some(Command::Kernels(args)) => kernels::run(&args, print),
         Some(Command::GuestInit) => guest::init(),
         Some(Command::GuestGuard { parent, command }) => qemu::guard(parent, &command),
+        Some(Command::Scheme(_)) => unreachable!("run by `main`"),
     }
 }
 

@@ -22,6 +22,8 @@ pub mod results;
 pub mod scenario;
 pub mod schema;
 pub mod selftest;
+pub mod scheme_cmd;
+pub mod scheme_compare;
 pub mod stress;
 pub mod trace;
 pub mod workloads;

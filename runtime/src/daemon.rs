@@ -72,6 +72,8 @@ struct Shared {
     begun: AtomicU64,
     /// The highest cycle number asked for.
     wanted: AtomicU64,
+    /// As `wanted`, of collections of last resort.
+    wanted_last_resort: AtomicU64,
     background: AtomicBool,
     progress: Mutex<Progress>,
     changed: Condvar,
@@ -93,6 +95,7 @@ impl Daemon {
             core: core.clone(),
             begun: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
+            wanted_last_resort: AtomicU64::new(0),
             background: AtomicBool::new(options.background),
             progress: Mutex::default(),
             changed: Condvar::new(),
@@ -207,8 +210,22 @@ impl Daemon {
 fn request(tasks: &Sender<Task>, shared: &Shared, cause: Cause) -> u64 {
     // SeqCst: a cycle that begins after this reads everything the caller did before.
     let wanted = shared.begun.load(Ordering::SeqCst) + 1;
-    let before = shared.wanted.fetch_max(wanted, Ordering::SeqCst);
-    if before < wanted || cause == Cause::LastResort {
+    if cause == Cause::Threshold {
+        // The caller is a running mutator, for which the daemon may be waiting: it must not wait for room in the
+        // queue. A full queue has collections in it.
+        if shared.wanted.load(Ordering::SeqCst) < wanted
+            && tasks.try_send(Task::Collect { cause, wanted }).is_ok()
+        {
+            shared.wanted.fetch_max(wanted, Ordering::SeqCst);
+        }
+        return wanted;
+    }
+    let mut before = shared.wanted.fetch_max(wanted, Ordering::SeqCst);
+    if cause == Cause::LastResort {
+        // Said once for each cycle too: a thread that waits for memory asks at each wake-up.
+        before = shared.wanted_last_resort.fetch_max(wanted, Ordering::SeqCst);
+    }
+    if before < wanted {
         let _ = tasks.send(Task::Collect { cause, wanted });
     }
     wanted

@@ -1,15 +1,33 @@
 //! **Firn Scheme**: a small R7RS Scheme on a Firn heap, and the living example of embedding one.
 //!
 //! Only the public API of `firn` is used, and no unsafe code. Read in this order: [`value`] (what a word means),
-//! [`object`] (what lies in the heap), [`mem`] (how builtins allocate).
+//! [`object`] (what lies in the heap), [`mem`] (how builtins allocate), [`vm::machine`] (how the machine keeps its
+//! registers out of the collector's way), [`vm`] (what happens between two stretches).
+//!
+//! ```
+//! let scheme = firn_scheme::Interpreter::new(&firn::Options::parse("heap=32m")?)?;
+//! assert_eq!(scheme.eval_to_string("(let loop ((i 0)) (if (< i 10) (loop (+ i 1)) i))").unwrap(), "10");
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
 
 #![forbid(unsafe_code)]
 
 pub mod builtins;
+pub mod compile;
+pub mod datum;
+pub mod expand;
+pub mod interpreter;
 pub mod mem;
 pub mod numbers;
 pub mod object;
+pub mod port;
+pub mod print;
+pub mod standard;
 pub mod symbol;
+pub mod syntax;
 pub mod trap;
 pub mod value;
+pub mod vm;
 pub mod world;
+
+pub use interpreter::{Interpreter, StartError};

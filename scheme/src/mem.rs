@@ -228,6 +228,11 @@ impl<'m, 's> Mem<'m, 's> {
         }
     }
 
+    /// Leaves a value for what is done outside the stretch: see [`Vm::kept`](crate::vm::Vm::kept).
+    pub fn keep(self, value: Value<'m>) {
+        self.spare.set(Some(Spare { value, left: Spare::WHOLE }));
+    }
+
     /// A string.
     pub fn string(self, text: &str) -> Result<'m> {
         let len = text.chars().count();

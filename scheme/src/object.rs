@@ -59,13 +59,6 @@ pub struct Ratnum {
     pub denominator: Slot,
 }
 
-/// A builtin procedure.
-#[derive(Trace)]
-pub struct Primitive {
-    /// Its number in the table of builtins.
-    pub index: usize,
-}
-
 /// Several values on their way to `call-with-values`.
 #[derive(Trace)]
 pub struct MultipleValues {
@@ -126,13 +119,6 @@ pub struct Condition {
 pub struct Promise {
     /// A pair: whether it is done, and the value or the thunk.
     pub state: Slot,
-}
-
-/// An environment of `eval`.
-#[derive(Trace)]
-pub struct Environment {
-    /// Its number in the world's table.
-    pub index: usize,
 }
 
 /// A port. Text ports over memory hold characters, binary ones bytes; ports on files keep a native stream.

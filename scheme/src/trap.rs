@@ -32,6 +32,8 @@ pub enum TrapKind<'m> {
     Large(Large),
     /// Run this while the thread counts as stopped, then call again.
     Block(Box<dyn FnOnce(&World) + Send>),
+    /// Do something that needs the heap for longer than a stretch; what it leaves is the builtin's value.
+    Outside(crate::vm::Outside),
     /// Collect, then return an unspecified value.
     Collect,
     /// End the program with this exit code.
@@ -61,6 +63,7 @@ impl std::fmt::Debug for Trap<'_> {
             TrapKind::Reserve(bytes) => write!(f, "reserve {bytes}"),
             TrapKind::Large(large) => write!(f, "allocate {large:?}"),
             TrapKind::Block(_) => write!(f, "block"),
+            TrapKind::Outside(_) => write!(f, "outside"),
             TrapKind::Collect => write!(f, "collect"),
             TrapKind::Exit(code) => write!(f, "exit {code}"),
         }

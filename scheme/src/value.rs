@@ -9,7 +9,7 @@
 //! | 100 | vector | address of a tagged array (code objects of the compiler are vectors too, never shown to programs) |
 //! | 101 | cell | address of a [`Cell`]: a global, or a captured variable that is assigned |
 //! | 110 | other object | address; the object's header says which type: see [`crate::object`] |
-//! | 111 | immediate | bits 3–7 say which kind: constant, character, symbol; payload from bit 8 on |
+//! | 111 | immediate | bits 3–7 say which kind: constant, character, symbol, builtin procedure, environment; payload from bit 8 on |
 //!
 //! The five typed tags are a promise that the heap's API keeps ([`firn::TypedTag`]): a word with tag 001 leads to
 //! a `Pair`, so `car` tests three bits and loads. Tag 110 takes one look at the header.
@@ -80,6 +80,8 @@ pub struct Value<'m>(firn::Value<'m, Scheme>);
 const KIND_CONSTANT: u64 = 0;
 const KIND_CHAR: u64 = 1;
 const KIND_SYMBOL: u64 = 2;
+const KIND_PRIMITIVE: u64 = 3;
+const KIND_ENVIRONMENT: u64 = 4;
 
 const fn immediate_bits(kind: u64, payload: u64) -> u64 {
     payload << 8 | kind << 3 | TAG_IMMEDIATE as u64
@@ -245,6 +247,32 @@ impl<'m> Value<'m> {
             return None;
         }
         Some(crate::symbol::Symbol((self.bits() >> 8) as u32))
+    }
+
+    /// A builtin procedure, from its number in the world's table.
+    #[inline(always)]
+    pub fn primitive(number: u32) -> Value<'m> {
+        Value::immediate(immediate_bits(KIND_PRIMITIVE, number as u64))
+    }
+
+    /// The builtin procedure's number.
+    #[inline(always)]
+    pub fn as_primitive(self) -> Option<usize> {
+        (self.bits() & 0xff == immediate_bits(KIND_PRIMITIVE, 0))
+            .then_some((self.bits() >> 8) as usize)
+    }
+
+    /// An environment of `eval`, from its number in the world's table.
+    #[inline(always)]
+    pub fn environment(number: u32) -> Value<'m> {
+        Value::immediate(immediate_bits(KIND_ENVIRONMENT, number as u64))
+    }
+
+    /// The environment's number.
+    #[inline(always)]
+    pub fn as_environment(self) -> Option<u32> {
+        (self.bits() & 0xff == immediate_bits(KIND_ENVIRONMENT, 0))
+            .then_some((self.bits() >> 8) as u32)
     }
 
     /// A pair.

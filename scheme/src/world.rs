@@ -1,5 +1,115 @@
 //! [`World`]: what all threads of an interpreter share outside the heap.
+//!
+//! Nothing here refers into the heap but by roots. The compiler is behind a lock that is waited for in a blocking
+//! section ([`Vm::with_compiler`](crate::vm::Vm)), because its holder may have to wait for a collection.
+
+use crate::builtins::Builtin;
+use crate::expand::Compiler;
+use crate::port::Streams;
+use crate::value::Scheme;
+use firn::{Heap, Root, TaggedArray};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
 
 /// See the module.
-#[derive(Default)]
-pub struct World {}
+pub struct World {
+    builtins: Vec<Builtin>,
+    numbers: HashMap<&'static str, usize>,
+    /// The heap.
+    pub heap: Heap,
+    /// The compiler; take it through [`World::claim`] only.
+    pub(crate) compiler: Mutex<Compiler>,
+    claimed: Mutex<bool>,
+    released: Condvar,
+    /// The globals' cells: an array, by number; and how many there are.
+    pub(crate) cells: Mutex<Option<(Root<TaggedArray<Scheme>>, usize)>>,
+    /// Ctrl-C was pressed.
+    pub interrupted: Arc<AtomicBool>,
+    /// Files and standard streams.
+    pub streams: Streams,
+    /// The program's name and arguments.
+    pub command_line: Mutex<Vec<String>>,
+    /// Threads that have been started.
+    pub(crate) threads: Mutex<HashMap<u64, crate::builtins::threads::Running>>,
+    /// Where threads wait for each other.
+    pub(crate) parking: crate::builtins::threads::Parking,
+    /// Numbers for threads, mutexes and so on.
+    pub(crate) next_id: AtomicU64,
+    /// When the interpreter was made.
+    pub started: Instant,
+    /// Itself, for threads.
+    itself: std::sync::Weak<World>,
+    /// The environment of the prompt, of `eval` without one, and of programs without imports.
+    pub(crate) interaction: u32,
+    /// The environment of the program that runs: what `(interaction-environment)` answers.
+    pub(crate) program: std::sync::atomic::AtomicU32,
+}
+
+impl World {
+    /// A world on a heap, whose compiler knows the builtins and nothing else.
+    pub(crate) fn new(heap: Heap) -> Arc<World> {
+        Arc::new_cyclic(|itself| World::with(heap, itself.clone()))
+    }
+
+    fn with(heap: Heap, itself: std::sync::Weak<World>) -> World {
+        let builtins = crate::builtins::all();
+        let numbers = builtins.iter().enumerate().map(|(number, b)| (b.name, number)).collect();
+        let mut compiler = Compiler::new(builtins.clone());
+        let interaction = compiler.new_env();
+        World {
+            builtins,
+            numbers,
+            heap,
+            compiler: Mutex::new(compiler),
+            claimed: Mutex::new(false),
+            released: Condvar::new(),
+            cells: Mutex::new(None),
+            interrupted: Arc::default(),
+            streams: Streams::new(),
+            command_line: Mutex::default(),
+            threads: Mutex::default(),
+            parking: Default::default(),
+            next_id: AtomicU64::new(1),
+            started: Instant::now(),
+            itself,
+            interaction,
+            program: interaction.into(),
+        }
+    }
+
+    /// A share of this world.
+    pub(crate) fn shared(&self) -> Arc<World> {
+        self.itself.upgrade().expect("whoever has a reference shares it")
+    }
+
+    /// The builtins, by number.
+    #[inline(always)]
+    pub fn builtins(&self) -> &[Builtin] {
+        &self.builtins
+    }
+
+    /// A builtin's number.
+    ///
+    /// # Panics
+    /// If there is no such builtin.
+    pub fn number_of(&self, name: &str) -> usize {
+        self.numbers[name]
+    }
+
+    /// Waits for the compiler and takes it. The caller must be in a blocking section.
+    pub(crate) fn claim(&self) {
+        let mut claimed = self.claimed.lock().expect("nobody panics with it");
+        while *claimed {
+            claimed = self.released.wait(claimed).expect("nobody panics with it");
+        }
+        *claimed = true;
+    }
+
+    /// Gives the compiler back.
+    pub(crate) fn release(&self) {
+        *self.claimed.lock().expect("nobody panics with it") = false;
+        self.released.notify_one();
+    }
+}

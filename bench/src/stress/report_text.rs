@@ -6,6 +6,7 @@ use std::fmt::Write;
 use super::page::{LABEL, Page};
 use super::units::{bytes, count, percent, signed_time, time};
 use super::{Report, kernel_text};
+use crate::measure::collect::GcReport;
 use crate::measure::latency::Percentiles;
 
 /// The whole report, with a newline at its end.
@@ -16,13 +17,23 @@ pub fn text(report: &Report) -> String {
     run(&mut page, report);
     latencies(&mut page, report);
     frames(&mut page, report);
-    pauses(&mut page, report);
-    stalls(&mut page, report);
-    phases(&mut page, report);
-    moved(&mut page, report);
+    pauses(&mut page, &report.gc);
+    stalls(&mut page, &report.gc);
+    phases(&mut page, &report.gc);
+    moved(&mut page, &report.gc);
     utilization(&mut page, report);
     kernel_text::kernel(&mut page, &report.run);
     surroundings(&mut page, report);
+    page.finish()
+}
+
+/// What a run cost its mutators, of the collector alone: for programs that are no workload.
+pub fn gc_text(gc: &GcReport) -> String {
+    let mut page = Page::default();
+    pauses(&mut page, gc);
+    stalls(&mut page, gc);
+    phases(&mut page, gc);
+    moved(&mut page, gc);
     page.finish()
 }
 
@@ -186,15 +197,15 @@ fn frames(page: &mut Page, report: &Report) {
     page.entry("", &format!("{what}; percentiles of overrun (negative: early)"));
 }
 
-fn pauses(page: &mut Page, report: &Report) {
+fn pauses(page: &mut Page, gc: &GcReport) {
     page.blank();
-    if report.gc.pauses.is_empty() {
+    if gc.pauses.is_empty() {
         page.entry("pauses", "none in the measured window");
         return;
     }
     let heads = ["count", "p50", "p99", "max", "ttsp p50", "p99", "max"];
     page.head("pauses", LABEL, 9, &heads);
-    for pause in &report.gc.pauses {
+    for pause in &gc.pauses {
         let (p, s) = (&pause.pause_ns, &pause.time_to_safepoint_ns);
         let cells = [p.p50, p.p99, p.max, s.p50, s.p99, s.max].map(|ns| time(ns).replace(' ', ""));
         let cells: Vec<_> = std::iter::once(count(p.count)).chain(cells).collect();
@@ -203,9 +214,9 @@ fn pauses(page: &mut Page, report: &Report) {
     page.entry("", "ttsp: time to safepoint, from the request to the last mutator's stop");
 }
 
-fn stalls(page: &mut Page, report: &Report) {
+fn stalls(page: &mut Page, gc: &GcReport) {
     page.blank();
-    let stalls = &report.gc.stalls;
+    let stalls = &gc.stalls;
     let row = |p: &Percentiles| vec![count(p.count), time(p.p50), time(p.p99), time(p.max)];
     page.head("stalls", 24, 12, &["count", "p50", "p99", "max"]);
     match &stalls.faults {
@@ -224,21 +235,21 @@ fn stalls(page: &mut Page, report: &Report) {
     }
 }
 
-fn phases(page: &mut Page, report: &Report) {
-    if report.gc.phases.is_empty() {
+fn phases(page: &mut Page, gc: &GcReport) {
+    if gc.phases.is_empty() {
         return;
     }
     page.blank();
     page.head("phases", 24, 12, &["runs", "total", "p50", "max"]);
-    for phase in &report.gc.phases {
+    for phase in &gc.phases {
         let w = &phase.wall_ns;
         let cells = [count(w.count), time(phase.total_ns), time(w.p50), time(w.max)];
         page.row(&format!("  {}", phase.phase), 24, 12, &cells);
     }
 }
 
-fn moved(page: &mut Page, report: &Report) {
-    let (gc, m) = (&report.gc, &report.gc.moved);
+fn moved(page: &mut Page, gc: &GcReport) {
+    let m = &gc.moved;
     page.blank();
     page.entry(
         "cycles",
@@ -345,8 +356,8 @@ fn surroundings(page: &mut Page, report: &Report) {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::measure::collect::{GcReport, PauseFigures, PhaseFigures, RetryFigures, Stalls};
     use crate::measure::collect::{Moved, StallFigures};
+    use crate::measure::collect::{PauseFigures, PhaseFigures, RetryFigures, Stalls};
     use crate::measure::cpu::CpuUse;
     use crate::measure::frames::judge_latencies;
     use crate::measure::latency::{Discipline, Latency, Recorder};

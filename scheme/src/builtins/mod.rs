@@ -9,8 +9,15 @@
 pub mod args;
 pub mod bytevectors;
 pub mod chars;
+pub mod control;
+pub mod lists;
 pub mod numbers;
+pub mod ports;
 pub mod strings;
+pub mod system;
+pub mod tables;
+pub mod threads;
+pub mod vectors;
 
 use crate::mem::Mem;
 use crate::trap::Result;
@@ -30,6 +37,31 @@ pub struct Builtin {
     pub most: u16,
     /// The function.
     pub native: Native,
+    /// What the machine does instead of calling a function.
+    pub control: Option<Control>,
+}
+
+/// Builtins that change where the machine is: it carries them out itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Control {
+    Apply,
+    ApplyValues,
+    CallCc,
+    Throw,
+    Winders,
+    SetWinders,
+    Handlers,
+    SetHandlers,
+    Parameters,
+    SetParameters,
+    CurrentThread,
+    Uncaught,
+    Trace,
+}
+
+fn by_the_machine<'m>(_mem: Mem<'m, '_>, _args: &[Value<'m>]) -> Result<'m> {
+    Err(crate::trap::error("this builtin is the machine's", &[]))
 }
 
 impl Builtin {
@@ -38,6 +70,53 @@ impl Builtin {
 
     /// A builtin of `least` to `most` arguments.
     pub const fn new(name: &'static str, least: u16, most: u16, native: Native) -> Builtin {
-        Builtin { name, least, most, native }
+        Builtin { name, least, most, native, control: None }
     }
+
+    /// A builtin that the machine carries out.
+    pub const fn control(name: &'static str, least: u16, most: u16, control: Control) -> Builtin {
+        Builtin { name, least, most, native: by_the_machine, control: Some(control) }
+    }
+
+    /// Whether it takes so many arguments.
+    #[inline]
+    pub fn takes(&self, count: usize) -> bool {
+        count >= self.least as usize && (count <= self.most as usize || self.most == Self::MANY)
+    }
+
+    /// How many arguments it takes, in words.
+    pub fn wants(&self) -> String {
+        let plural = |n: u16| if n == 1 { "" } else { "s" };
+        match (self.least, self.most) {
+            (least, Self::MANY) => format!("takes {least} or more arguments"),
+            (least, most) if least == most => format!("takes {least} argument{}", plural(least)),
+            (least, most) => format!("takes {least} to {most} arguments"),
+        }
+    }
+
+    /// Whether its value is always a boolean.
+    pub fn is_predicate(&self) -> bool {
+        self.control.is_none()
+            && (self.name.ends_with('?')
+                || matches!(self.name, "not" | "<" | ">" | "=" | "<=" | ">="))
+            && !self.name.starts_with('%')
+    }
+}
+
+/// All builtins.
+pub fn all() -> Vec<Builtin> {
+    let tables: &[&[Builtin]] = &[
+        lists::TABLE,
+        vectors::TABLE,
+        control::TABLE,
+        ports::TABLE,
+        system::TABLE,
+        tables::TABLE,
+        threads::TABLE,
+        numbers::TABLE,
+        chars::TABLE,
+        strings::TABLE,
+        bytevectors::TABLE,
+    ];
+    tables.concat()
 }

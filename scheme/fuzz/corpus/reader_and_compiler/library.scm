@@ -1,0 +1,5 @@
+(define-library (a b 1) (export f (rename g h) m) (import (scheme base) (prefix (only (scheme write) display) w:))
+  (cond-expand ((and r7rs (not x) (library (scheme base))) (begin (define (f) 1))) (else (begin (define (f) 2))))
+  (begin (define (g) (f)) (define-syntax m (syntax-rules () ((_ x) (g))))))
+(import (except (a b 1) h) (rename (a b 1) (h hh)))
+(m (f))

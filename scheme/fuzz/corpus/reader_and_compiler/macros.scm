@@ -1,0 +1,7 @@
+(define-syntax my-or (syntax-rules () ((_) #f) ((_ e) e) ((_ e r ...) (let ((t e)) (if t t (my-or r ...))))))
+(define-syntax while (syntax-rules () ((_ c b ...) (let lp () (when c b ... (lp))))))
+(define-syntax be-like-begin (syntax-rules () ((_ name) (define-syntax name (syntax-rules () ((_ expr (... ...)) (begin expr (... ...))))))))
+(define-syntax tail (syntax-rules ::: (lit) ((_ a ::: lit #(b c :::)) '((a :::) b (c :::)))))
+(letrec-syntax ((ev? (syntax-rules () ((_) #t) ((_ x . r) (od? . r)))) (od? (syntax-rules () ((_) #f) ((_ x . r) (ev? . r))))) (ev? 1 2 3))
+(let-syntax ((foo (syntax-rules () ((_ x) (let ((y 1)) (list x y)))))) (let ((y 2)) (foo y)))
+(be-like-begin sequence) (sequence 1 2 (my-or #f (tail 1 2 lit #(3 4))))

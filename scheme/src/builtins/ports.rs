@@ -1,0 +1,649 @@
+//! Ports: over strings and bytevectors in the heap, over native streams.
+//!
+//! Reading from a stream looks at what is buffered; when that is not enough, the builtin traps with a blocking
+//! action that reads more, and is called again. Nothing is taken from the buffer before the answer is complete.
+
+use super::{Builtin, args};
+use crate::mem::Mem;
+use crate::object::*;
+use crate::port::{Stream, flag};
+use crate::print::{Mode, to_string};
+use crate::syntax::Forms;
+use crate::syntax::reader::{Reader, Source};
+use crate::trap::{Result, Trap, TrapKind, error, error_of, wrong_type};
+use crate::value::Value;
+use firn::{Field, Gc};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+
+fn port<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m, Gc<'m, Port>> {
+    mem.object(value).ok_or_else(|| wrong_type("a port", value))
+}
+
+/// A port with these flags, open.
+fn open_port<'m>(mem: Mem<'m, '_>, value: Value<'m>, wanted: u64) -> Result<'m, Gc<'m, Port>> {
+    let port = port(mem, value)?;
+    let flags = port.flags.load(Relaxed);
+    if flags & wanted != wanted {
+        let what = match (wanted & flag::INPUT != 0, wanted & flag::BINARY != 0) {
+            (true, true) => "a binary input port",
+            (true, false) => "a textual input port",
+            (false, true) => "a binary output port",
+            (false, false) => "a textual output port",
+        };
+        return Err(wrong_type(what, value));
+    }
+    if flags & flag::OPEN == 0 {
+        return Err(error("the port is closed", &[value]));
+    }
+    Ok(port)
+}
+
+fn stream<'m>(mem: Mem<'m, '_>, port: Gc<'m, Port>) -> Result<'m, Arc<Mutex<Stream>>> {
+    mem.world().streams.get(port.stream).ok_or_else(|| error("the port is closed", &[]))
+}
+
+fn is_stream(port: Gc<'_, Port>) -> bool {
+    port.flags.load(Relaxed) & flag::STREAM != 0
+}
+
+fn fill_first<'m>(stream: Arc<Mutex<Stream>>) -> Trap<'m> {
+    TrapKind::Block(Box::new(move |_| stream.lock().expect("a stream is whole").fill())).into()
+}
+
+/// A new port.
+fn make_port<'m>(mem: Mem<'m, '_>, flags: u64, stream: usize) -> Result<'m> {
+    let empty = Port {
+        flags: (flags | flag::OPEN).into(),
+        text: Field::null(),
+        bytes: Field::null(),
+        position: 0.into(),
+        end: 0.into(),
+        stream,
+    };
+    mem.make(empty, |_| {})
+}
+
+/// The first character of UTF-8 bytes and its length; `None` if they are the beginning of one.
+fn decode(bytes: &[u8], ended: bool) -> Option<(char, usize)> {
+    let len = match bytes[0] {
+        0..0x80 => return Some((bytes[0] as char, 1)),
+        0xc2..0xe0 => 2,
+        0xe0..0xf0 => 3,
+        0xf0..0xf5 => 4,
+        _ => return Some(('\u{fffd}', 1)),
+    };
+    if bytes.len() < len && !ended {
+        return None;
+    }
+    match bytes.get(..len).map(std::str::from_utf8) {
+        Some(Ok(text)) => Some((text.chars().next().expect("not empty"), len)),
+        _ => Some(('\u{fffd}', 1)),
+    }
+}
+
+/// Takes characters for as long as `wanted` says; the answer is complete before anything is taken. `wanted` gets each
+/// character and says whether it belongs to the answer and whether to go on.
+fn take_chars<'m>(
+    mem: Mem<'m, '_>,
+    port: Gc<'m, Port>,
+    mut wanted: impl FnMut(char) -> (bool, bool),
+) -> Result<'m, Vec<char>> {
+    let mut taken = Vec::new();
+    if !is_stream(port) {
+        let text = port.text.load(mem.scope()).expect("a string port has text");
+        let end = port.end.load(Relaxed);
+        let mut at = port.position.load(Relaxed);
+        while at < end {
+            let c = char::from_u32(text.get(at)).unwrap_or('\u{fffd}');
+            let (take, go_on) = wanted(c);
+            if take {
+                taken.push(c);
+                at += 1;
+            }
+            if !go_on {
+                break;
+            }
+        }
+        port.position.store(at, Relaxed);
+        return Ok(taken);
+    }
+    let shared = stream(mem, port)?;
+    let mut guard = shared.lock().expect("a stream is whole");
+    let bytes = guard.available();
+    let mut at = 0;
+    loop {
+        if at == bytes.len() {
+            if guard.ended() {
+                break;
+            }
+            drop(guard);
+            return Err(fill_first(shared));
+        }
+        let Some((c, len)) = decode(&bytes[at..], guard.ended()) else {
+            drop(guard);
+            return Err(fill_first(shared));
+        };
+        let (take, go_on) = wanted(c);
+        if take {
+            taken.push(c);
+            at += len;
+        }
+        if !go_on {
+            break;
+        }
+    }
+    guard.consume(at);
+    match guard.take_failure() {
+        Some(failure) => Err(error_of("file", failure, &[])),
+        None => Ok(taken),
+    }
+}
+
+fn text_in<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m, Gc<'m, Port>> {
+    open_port(mem, value, flag::INPUT | flag::TEXT)
+}
+
+fn read_char<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
+    let taken = take_chars(mem, text_in(mem, a[0])?, |_| (true, false))?;
+    Ok(taken.first().map_or(Value::EOF, |&c| Value::char(c)))
+}
+
+fn peek_char<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
+    let mut seen = None;
+    take_chars(mem, text_in(mem, a[0])?, |c| {
+        seen = Some(c);
+        (false, false)
+    })?;
+    Ok(seen.map_or(Value::EOF, Value::char))
+}
+
+fn string_of<'m>(mem: Mem<'m, '_>, chars: &[char]) -> Result<'m> {
+    let string = mem.chars(chars.len())?;
+    chars.iter().enumerate().for_each(|(index, &c)| string.set(index, c as u32));
+    Ok(Value::object(string))
+}
+
+/// A string port's position, to go back to when the string cannot be allocated yet.
+fn or_go_back<'m>(port: Gc<'m, Port>, before: usize, result: Result<'m>) -> Result<'m> {
+    if result.is_err() {
+        port.position.store(before, Relaxed);
+    }
+    result
+}
+
+fn read_line<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
+    // Room for the answer comes first: what is taken from a stream cannot be put back.
+    let port = text_in(mem, a[0])?;
+    let before = port.position.load(Relaxed);
+    let mut count = 0;
+    let mut ended = false;
+    look(mem, port, |c| {
+        ended = c == '\n';
+        count += usize::from(!ended);
+        !ended
+    })?;
+    if count == 0 && !ended {
+        return Ok(Value::EOF);
+    }
+    let string = mem.chars(count)?;
+    let taken = take_chars(mem, port, |c| (true, c != '\n'))?;
+    taken.iter().take(count).enumerate().for_each(|(index, &c)| string.set(index, c as u32));
+    or_go_back(port, before, Ok(Value::object(string)))
+}
+
+/// Looks at characters without taking them, for as long as `on` says.
+fn look<'m>(
+    mem: Mem<'m, '_>,
+    port: Gc<'m, Port>,
+    mut on: impl FnMut(char) -> bool,
+) -> Result<'m, ()> {
+    if !is_stream(port) {
+        let before = port.position.load(Relaxed);
+        take_chars(mem, port, |c| (true, on(c)))?;
+        port.position.store(before, Relaxed);
+        return Ok(());
+    }
+    let shared = stream(mem, port)?;
+    let guard = shared.lock().expect("a stream is whole");
+    let bytes = guard.available();
+    let mut at = 0;
+    loop {
+        let next = if at < bytes.len() { decode(&bytes[at..], guard.ended()) } else { None };
+        let Some((c, len)) = next else {
+            if guard.ended() {
+                return Ok(());
+            }
+            drop(guard);
+            return Err(fill_first(shared));
+        };
+        at += len;
+        if !on(c) {
+            return Ok(());
+        }
+    }
+}
+
+fn read_string<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
+    let wanted = args::size(a[0])?;
+    let port = text_in(mem, a[1])?;
+    if wanted == 0 {
+        return string_of(mem, &[]);
+    }
+    let mut count = 0;
+    look(mem, port, |_| {
+        count += 1;
+        count < wanted
+    })?;
+    if count == 0 {
+        return Ok(Value::EOF);
+    }
+    let string = mem.chars(count)?;
+    let mut left = count;
+    let taken = take_chars(mem, port, |_| {
+        left -= 1;
+        (true, left > 0)
+    })?;
+    taken.iter().enumerate().for_each(|(index, &c)| string.set(index, c as u32));
+    Ok(Value::object(string))
+}
+
+/// Characters from a place in a text, for the reader.
+struct Chars<'t> {
+    next: &'t mut dyn FnMut(usize) -> Option<(char, usize)>,
+    at: usize,
+    hit_end: bool,
+}
+
+impl Source for Chars<'_> {
+    fn peek(&mut self) -> Option<char> {
+        let next = (self.next)(self.at);
+        self.hit_end |= next.is_none();
+        next.map(|(c, _)| c)
+    }
+    fn next(&mut self) -> Option<char> {
+        let next = (self.next)(self.at);
+        self.hit_end |= next.is_none();
+        let (c, len) = next?;
+        self.at += len;
+        Some(c)
+    }
+}
+
+struct Borrowed<'a, 't>(&'a mut Chars<'t>);
+
+impl Source for Borrowed<'_, '_> {
+    fn peek(&mut self) -> Option<char> {
+        self.0.peek()
+    }
+    fn next(&mut self) -> Option<char> {
+        self.0.next()
+    }
+}
+
+fn read<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
+    let port = text_in(mem, a[0])?;
+    let mut forms = Forms::new();
+    let parse = |chars: &mut Chars<'_>, forms: &mut Forms| Reader::new(Borrowed(chars)).read(forms);
+    let (result, consumed) = if is_stream(port) {
+        let shared = stream(mem, port)?;
+        let mut guard = shared.lock().expect("a stream is whole");
+        let ended = guard.ended();
+        let (result, at, hit_end) = {
+            let bytes = guard.available();
+            let mut next =
+                |at: usize| if at < bytes.len() { decode(&bytes[at..], ended) } else { None };
+            let mut chars = Chars { next: &mut next, at: 0, hit_end: false };
+            let result = parse(&mut chars, &mut forms);
+            (result, chars.at, chars.hit_end)
+        };
+        if hit_end && !ended {
+            drop(guard);
+            return Err(fill_first(shared));
+        }
+        guard.consume(at);
+        (result, 0)
+    } else {
+        let text = port.text.load(mem.scope()).expect("a string port has text");
+        let end = port.end.load(Relaxed);
+        let mut next =
+            |at: usize| (at < end).then(|| (char::from_u32(text.get(at)).unwrap_or('\u{fffd}'), 1));
+        let mut chars = Chars { next: &mut next, at: port.position.load(Relaxed), hit_end: false };
+        let result = parse(&mut chars, &mut forms);
+        (result, chars.at)
+    };
+    if !is_stream(port) {
+        port.position.store(consumed, Relaxed);
+    }
+    match result {
+        Ok(None) => Ok(Value::EOF),
+        Ok(Some(id)) => Err(TrapKind::Outside(Box::new(move |vm| {
+            let (made, placed) = crate::datum::to_heap(vm, &forms, &[id])?;
+            let place = placed.place(id);
+            let cx: &firn::Scope<'_> = vm.cx;
+            let value = made.get(cx).load(cx, place);
+            vm.registers.get(cx).store(cx, crate::vm::register::RESULT, value);
+            Ok(())
+        }))
+        .into()),
+        Err(wrong) => {
+            let place =
+                format!("line {}, column {}: {}", wrong.at.line, wrong.at.column, wrong.message);
+            Err(error_of("read", place, &[]))
+        }
+    }
+}
+
+/// Takes up to `most` bytes; the buffer is complete unless the input has ended.
+fn with_bytes<'m, R>(
+    mem: Mem<'m, '_>,
+    port: Gc<'m, Port>,
+    most: usize,
+    take: bool,
+    use_them: impl FnOnce(&mut dyn FnMut(usize) -> u8, usize) -> Result<'m, R>,
+) -> Result<'m, R> {
+    if !is_stream(port) {
+        let bytes = port.bytes.load(mem.scope()).expect("a bytevector port has bytes");
+        let at = port.position.load(Relaxed);
+        let count = most.min(port.end.load(Relaxed) - at);
+        let result = use_them(&mut |index| bytes.get(at + index), count)?;
+        if take {
+            port.position.store(at + count, Relaxed);
+        }
+        return Ok(result);
+    }
+    let shared = stream(mem, port)?;
+    let mut guard = shared.lock().expect("a stream is whole");
+    if guard.available().len() < most && !guard.ended() {
+        drop(guard);
+        return Err(fill_first(shared));
+    }
+    let count = most.min(guard.available().len());
+    let result = use_them(&mut |index| guard.available()[index], count)?;
+    if take {
+        guard.consume(count);
+    }
+    Ok(result)
+}
+
+fn bytes_in<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m, Gc<'m, Port>> {
+    open_port(mem, value, flag::INPUT | flag::BINARY)
+}
+
+fn one_byte<'m>(mem: Mem<'m, '_>, value: Value<'m>, take: bool) -> Result<'m> {
+    with_bytes(mem, bytes_in(mem, value)?, 1, take, |byte, count| {
+        Ok(if count == 0 { Value::EOF } else { Value::fixnum(byte(0) as i64) })
+    })
+}
+
+fn read_bytevector<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
+    let most = args::size(a[0])?;
+    with_bytes(mem, bytes_in(mem, a[1])?, most, true, |byte, count| {
+        if count == 0 && most > 0 {
+            return Ok(Value::EOF);
+        }
+        let made = mem.bytes(count)?;
+        (0..count).for_each(|index| made.set(index, byte(index)));
+        Ok(Value::object(made))
+    })
+}
+
+fn read_bytevector_to<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
+    let to = args::bytes(mem, a[0])?;
+    let (start, end) = args::range(a, 2, to.len())?;
+    with_bytes(mem, bytes_in(mem, a[1])?, end - start, true, |byte, count| {
+        if count == 0 && end > start {
+            return Ok(Value::EOF);
+        }
+        (0..count).for_each(|index| to.set(start + index, byte(index)));
+        Ok(Value::fixnum(count as i64))
+    })
+}
+
+/// Writes text to a port.
+fn put<'m>(mem: Mem<'m, '_>, target: Value<'m>, text: &str) -> Result<'m> {
+    let port = open_port(mem, target, flag::OUTPUT | flag::TEXT)?;
+    if is_stream(port) {
+        return put_stream(mem, port, text.as_bytes());
+    }
+    let count = text.chars().count();
+    let end = port.end.load(Relaxed);
+    let old = port.text.load(mem.scope());
+    let room = old.map_or(0, |old| old.len());
+    let array = if end + count > room {
+        let grown = mem.chars((2 * room).max(end + count).max(32))?;
+        if let Some(old) = old {
+            (0..end).for_each(|index| grown.set(index, old.get(index)));
+        }
+        port.text.store(mem.scope(), Some(grown));
+        grown
+    } else {
+        old.expect("there is room")
+    };
+    text.chars().enumerate().for_each(|(index, c)| array.set(end + index, c as u32));
+    port.end.store(end + count, Relaxed);
+    Ok(Value::UNSPECIFIED)
+}
+
+fn put_stream<'m>(mem: Mem<'m, '_>, port: Gc<'m, Port>, bytes: &[u8]) -> Result<'m> {
+    let shared = stream(mem, port)?;
+    let mut guard = shared.lock().expect("a stream is whole");
+    if guard.waiting() > Stream::FULL {
+        drop(guard);
+        return Err(flush_first(shared));
+    }
+    guard.put(bytes);
+    match guard.take_failure() {
+        Some(failure) => Err(error_of("file", failure, &[])),
+        None => Ok(Value::UNSPECIFIED),
+    }
+}
+
+fn flush_first<'m>(stream: Arc<Mutex<Stream>>) -> Trap<'m> {
+    TrapKind::Block(Box::new(move |_| stream.lock().expect("a stream is whole").flush())).into()
+}
+
+fn put_bytes<'m>(mem: Mem<'m, '_>, target: Value<'m>, bytes: &[u8]) -> Result<'m> {
+    let port = open_port(mem, target, flag::OUTPUT | flag::BINARY)?;
+    if is_stream(port) {
+        return put_stream(mem, port, bytes);
+    }
+    let end = port.end.load(Relaxed);
+    let old = port.bytes.load(mem.scope());
+    let room = old.map_or(0, |old| old.len());
+    let array = if end + bytes.len() > room {
+        let grown = mem.bytes((2 * room).max(end + bytes.len()).max(64))?;
+        if let Some(old) = old {
+            (0..end).for_each(|index| grown.set(index, old.get(index)));
+        }
+        port.bytes.store(mem.scope(), Some(grown));
+        grown
+    } else {
+        old.expect("there is room")
+    };
+    array.copy_from(end, bytes);
+    port.end.store(end + bytes.len(), Relaxed);
+    Ok(Value::UNSPECIFIED)
+}
+
+fn open_file<'m>(mem: Mem<'m, '_>, name: Value<'m>, flags: u64) -> Result<'m> {
+    let path = mem.text(args::string(mem, name)?);
+    let fail = |error: std::io::Error| error_of("file", format!("{path}: {error}"), &[name]);
+    let opened = if flags & flag::INPUT != 0 {
+        Stream::input(Box::new(std::fs::File::open(&path).map_err(fail)?))
+    } else {
+        Stream::output(Box::new(std::fs::File::create(&path).map_err(fail)?), false)
+    };
+    let number = mem.world().streams.add(opened);
+    let port = make_port(mem, flags | flag::STREAM, number);
+    if port.is_err() {
+        mem.world().streams.close(number);
+    }
+    port
+}
+
+fn close<'m>(mem: Mem<'m, '_>, value: Value<'m>, which: u64) -> Result<'m> {
+    let port = port(mem, value)?;
+    let flags = port.flags.load(Relaxed);
+    if flags & which == 0 {
+        return Err(wrong_type(
+            if which == flag::INPUT { "an input port" } else { "an output port" },
+            value,
+        ));
+    }
+    if flags & flag::OPEN != 0 {
+        port.flags.store(flags & !flag::OPEN, Relaxed);
+        if flags & flag::STREAM != 0
+            && let Some(failure) = mem.world().streams.close(port.stream)
+        {
+            return Err(error_of("file", failure, &[value]));
+        }
+    }
+    Ok(Value::UNSPECIFIED)
+}
+
+fn has<'m>(mem: Mem<'m, '_>, value: Value<'m>, wanted: u64) -> Result<'m> {
+    let port = mem.object::<Port>(value);
+    Ok(Value::boolean(port.is_some_and(|port| port.flags.load(Relaxed) & wanted == wanted)))
+}
+
+fn is_open<'m>(mem: Mem<'m, '_>, value: Value<'m>, wanted: u64) -> Result<'m> {
+    let flags = port(mem, value)?.flags.load(Relaxed);
+    if flags & wanted == 0 {
+        return Err(wrong_type(
+            if wanted == flag::INPUT { "an input port" } else { "an output port" },
+            value,
+        ));
+    }
+    Ok(Value::boolean(flags & flag::OPEN != 0))
+}
+
+/// Builtins of this file.
+pub const TABLE: &[Builtin] = &[
+    Builtin::new("eof-object", 0, 0, |_, _| Ok(Value::EOF)),
+    Builtin::new("eof-object?", 1, 1, |_, a| Ok(Value::boolean(a[0] == Value::EOF))),
+    Builtin::new("port?", 1, 1, |mem, a| Ok(Value::boolean(mem.object::<Port>(a[0]).is_some()))),
+    Builtin::new("input-port?", 1, 1, |mem, a| has(mem, a[0], flag::INPUT)),
+    Builtin::new("output-port?", 1, 1, |mem, a| has(mem, a[0], flag::OUTPUT)),
+    Builtin::new("textual-port?", 1, 1, |mem, a| has(mem, a[0], flag::TEXT)),
+    Builtin::new("binary-port?", 1, 1, |mem, a| has(mem, a[0], flag::BINARY)),
+    Builtin::new("input-port-open?", 1, 1, |mem, a| is_open(mem, a[0], flag::INPUT)),
+    Builtin::new("output-port-open?", 1, 1, |mem, a| is_open(mem, a[0], flag::OUTPUT)),
+    Builtin::new("close-port", 1, 1, |mem, a| close(mem, a[0], flag::INPUT | flag::OUTPUT)),
+    Builtin::new("close-input-port", 1, 1, |mem, a| close(mem, a[0], flag::INPUT)),
+    Builtin::new("close-output-port", 1, 1, |mem, a| close(mem, a[0], flag::OUTPUT)),
+    Builtin::new("%standard-port", 1, 1, |mem, a| {
+        let number = args::size(a[0])?;
+        let way = if number == 0 { flag::INPUT } else { flag::OUTPUT };
+        make_port(mem, way | flag::TEXT | flag::STREAM, number)
+    }),
+    Builtin::new("open-input-file", 1, 1, |mem, a| open_file(mem, a[0], flag::INPUT | flag::TEXT)),
+    Builtin::new("open-output-file", 1, 1, |mem, a| {
+        open_file(mem, a[0], flag::OUTPUT | flag::TEXT)
+    }),
+    Builtin::new("open-binary-input-file", 1, 1, |mem, a| {
+        open_file(mem, a[0], flag::INPUT | flag::BINARY)
+    }),
+    Builtin::new("open-binary-output-file", 1, 1, |mem, a| {
+        open_file(mem, a[0], flag::OUTPUT | flag::BINARY)
+    }),
+    Builtin::new("open-input-string", 1, 1, |mem, a| {
+        let string = args::string(mem, a[0])?;
+        let copy = mem.chars(string.len())?;
+        (0..string.len()).for_each(|index| copy.set(index, string.get(index)));
+        let value = make_port(mem, flag::INPUT | flag::TEXT, 0)?;
+        let made = port(mem, value)?;
+        made.text.store(mem.scope(), Some(copy));
+        made.end.store(string.len(), Relaxed);
+        Ok(value)
+    }),
+    Builtin::new("open-output-string", 0, 0, |mem, _| make_port(mem, flag::OUTPUT | flag::TEXT, 0)),
+    Builtin::new("open-input-bytevector", 1, 1, |mem, a| {
+        let bytes = args::bytes(mem, a[0])?;
+        let copy = mem.bytes(bytes.len())?;
+        (0..bytes.len()).for_each(|index| copy.set(index, bytes.get(index)));
+        let value = make_port(mem, flag::INPUT | flag::BINARY, 0)?;
+        let made = port(mem, value)?;
+        made.bytes.store(mem.scope(), Some(copy));
+        made.end.store(bytes.len(), Relaxed);
+        Ok(value)
+    }),
+    Builtin::new("open-output-bytevector", 0, 0, |mem, _| {
+        make_port(mem, flag::OUTPUT | flag::BINARY, 0)
+    }),
+    Builtin::new("get-output-string", 1, 1, |mem, a| {
+        let port = port(mem, a[0])?;
+        let flags = port.flags.load(Relaxed);
+        if flags & (flag::OUTPUT | flag::TEXT | flag::STREAM) != flag::OUTPUT | flag::TEXT {
+            return Err(wrong_type("a string output port", a[0]));
+        }
+        let end = port.end.load(Relaxed);
+        let made = mem.chars(end)?;
+        if let Some(text) = port.text.load(mem.scope()) {
+            (0..end).for_each(|index| made.set(index, text.get(index)));
+        }
+        Ok(Value::object(made))
+    }),
+    Builtin::new("get-output-bytevector", 1, 1, |mem, a| {
+        let port = port(mem, a[0])?;
+        let flags = port.flags.load(Relaxed);
+        if flags & (flag::OUTPUT | flag::BINARY | flag::STREAM) != flag::OUTPUT | flag::BINARY {
+            return Err(wrong_type("a bytevector output port", a[0]));
+        }
+        let end = port.end.load(Relaxed);
+        let made = mem.bytes(end)?;
+        if let Some(bytes) = port.bytes.load(mem.scope()) {
+            (0..end).for_each(|index| made.set(index, bytes.get(index)));
+        }
+        Ok(Value::object(made))
+    }),
+    Builtin::new("%read-char", 1, 1, read_char),
+    Builtin::new("%peek-char", 1, 1, peek_char),
+    Builtin::new("%read-line", 1, 1, read_line),
+    Builtin::new("%read-string", 2, 2, read_string),
+    Builtin::new("%read", 1, 1, read),
+    Builtin::new("%char-ready?", 1, 1, |mem, a| text_in(mem, a[0]).map(|_| Value::TRUE)),
+    Builtin::new("%read-u8", 1, 1, |mem, a| one_byte(mem, a[0], true)),
+    Builtin::new("%peek-u8", 1, 1, |mem, a| one_byte(mem, a[0], false)),
+    Builtin::new("%u8-ready?", 1, 1, |mem, a| bytes_in(mem, a[0]).map(|_| Value::TRUE)),
+    Builtin::new("%read-bytevector", 2, 2, read_bytevector),
+    Builtin::new("%read-bytevector!", 2, 4, read_bytevector_to),
+    Builtin::new("%write", 2, 2, |mem, a| put(mem, a[1], &to_string(mem, a[0], Mode::Write))),
+    Builtin::new("%write-shared", 2, 2, |mem, a| {
+        put(mem, a[1], &to_string(mem, a[0], Mode::Shared))
+    }),
+    Builtin::new("%write-simple", 2, 2, |mem, a| {
+        put(mem, a[1], &to_string(mem, a[0], Mode::Simple))
+    }),
+    Builtin::new("%display", 2, 2, |mem, a| put(mem, a[1], &to_string(mem, a[0], Mode::Display))),
+    Builtin::new("%write-char", 2, 2, |mem, a| {
+        let mut buffer = [0; 4];
+        put(mem, a[1], args::char(a[0])?.encode_utf8(&mut buffer))
+    }),
+    Builtin::new("%write-string", 2, 4, |mem, a| {
+        let string = args::string(mem, a[0])?;
+        let (start, end) = args::range(a, 2, string.len())?;
+        let text: String =
+            (start..end).map(|i| char::from_u32(string.get(i)).unwrap_or('\u{fffd}')).collect();
+        put(mem, a[1], &text)
+    }),
+    Builtin::new("%write-u8", 2, 2, |mem, a| put_bytes(mem, a[1], &[args::byte(a[0])?])),
+    Builtin::new("%write-bytevector", 2, 4, |mem, a| {
+        let bytes = args::bytes(mem, a[0])?;
+        let (start, end) = args::range(a, 2, bytes.len())?;
+        let mut copy = vec![0; end - start];
+        bytes.copy_to(start, &mut copy);
+        put_bytes(mem, a[1], &copy)
+    }),
+    Builtin::new("%flush", 1, 1, |mem, a| {
+        let port = port(mem, a[0])?;
+        if !is_stream(port) {
+            return Ok(Value::UNSPECIFIED);
+        }
+        let shared = stream(mem, port)?;
+        if shared.lock().expect("a stream is whole").waiting() > 0 {
+            return Err(flush_first(shared));
+        }
+        Ok(Value::UNSPECIFIED)
+    }),
+];

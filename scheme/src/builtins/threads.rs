@@ -1,0 +1,365 @@
+//! Threads, mutexes, condition variables: SRFI 18 over operating system threads, each a mutator of the one heap.
+//!
+//! What can be waited for is state in the heap, an atomic word. A builtin that has to wait reads the parking lot's
+//! generation *before* it looks at the state, and traps with a blocking action that waits for a later generation;
+//! whoever changes such a state begins a new generation. So no wake-up is lost, and nobody sleeps while holding a
+//! reference.
+
+use super::{Builtin, args};
+use crate::mem::Mem;
+use crate::object::*;
+use crate::trap::{Result, Trap, TrapKind, error, wrong_type};
+use crate::value::{Scheme, Value};
+use crate::vm::{Outcome, Vm, register};
+use firn::{Gc, Root, TaggedArray};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// States of a thread.
+mod state {
+    pub const NEW: u64 = 0;
+    pub const STARTED: u64 = 1;
+    pub const DONE: u64 = 2;
+    pub const UNCAUGHT: u64 = 3;
+    pub const TERMINATED: u64 = 4;
+}
+
+/// Where threads wait.
+#[derive(Default)]
+pub struct Parking {
+    generation: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl Parking {
+    fn now(&self) -> u64 {
+        *self.generation.lock().expect("parking is whole")
+    }
+
+    fn begin_anew(&self) {
+        *self.generation.lock().expect("parking is whole") += 1;
+        self.changed.notify_all();
+    }
+
+    fn wait_beyond(&self, generation: u64, until: Option<Instant>) {
+        let mut now = self.generation.lock().expect("parking is whole");
+        while *now == generation {
+            match until {
+                None => now = self.changed.wait(now).expect("parking is whole"),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return;
+                    }
+                    now = self.changed.wait_timeout(now, left).expect("parking is whole").0;
+                }
+            }
+        }
+    }
+}
+
+/// A thread that was started.
+pub struct Running {
+    /// Set to end it.
+    pub terminated: Arc<AtomicBool>,
+    /// The operating system's thread.
+    pub handle: std::thread::JoinHandle<()>,
+}
+
+fn wait<'m>(generation: u64, until: Option<Instant>) -> Trap<'m> {
+    TrapKind::Block(Box::new(move |world| world.parking.wait_beyond(generation, until))).into()
+}
+
+/// A deadline: `#f`, or jiffies since the interpreter was made.
+fn deadline<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m, Option<Instant>> {
+    if !value.is_true() {
+        return Ok(None);
+    }
+    let jiffies = value.as_index().ok_or_else(|| wrong_type("a time", value))?;
+    Ok(Some(mem.world().started + Duration::from_nanos(jiffies as u64)))
+}
+
+fn passed(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() >= until)
+}
+
+fn thread<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m, Gc<'m, ThreadObject>> {
+    mem.object(value).ok_or_else(|| wrong_type("a thread", value))
+}
+fn mutex<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m, Gc<'m, MutexObject>> {
+    mem.object(value).ok_or_else(|| wrong_type("a mutex", value))
+}
+fn variable<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m, Gc<'m, ConditionVariable>> {
+    mem.object(value).ok_or_else(|| wrong_type("a condition variable", value))
+}
+
+fn next_id(mem: Mem<'_, '_>) -> u64 {
+    mem.world().next_id.fetch_add(1, Relaxed)
+}
+
+fn make_thread<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
+    let zero = || firn::Tagged::new(0);
+    let empty = ThreadObject {
+        id: next_id(mem),
+        state: state::NEW.into(),
+        thunk: zero(),
+        result: zero(),
+        name: zero(),
+        specific: zero(),
+    };
+    mem.make(empty, |thread| {
+        thread.set(&thread.thunk, a[0].into());
+        thread.set(&thread.name, a[1].into());
+        thread.set(&thread.result, Value::UNSPECIFIED.into());
+        thread.set(&thread.specific, Value::UNSPECIFIED.into());
+    })
+}
+
+/// `(%thread-start! thread body)`: `body` runs the thread's thunk and notes its result.
+fn start<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
+    let thread = thread(mem, a[0])?;
+    let pair = mem.array(2, |index| a[index])?;
+    if thread.state.compare_exchange(state::NEW, state::STARTED, AcqRel, Acquire).is_err() {
+        return Err(error("the thread has been started already", &[a[0]]));
+    }
+    let root: Root<TaggedArray<Scheme>> = mem.scope().global(pair);
+    let id = thread.id;
+    // The world is shared by reference count; the interpreter has the first.
+    let world = mem.world().shared();
+    let terminated = Arc::new(AtomicBool::new(false));
+    let flag = terminated.clone();
+    let number = id;
+    let body = move || {
+        let heap = world.heap.clone();
+        let done = heap.try_attach(|cx| {
+            let finish = |cx: &firn::Scope<'_>, root: &Root<TaggedArray<Scheme>>, end: u64| {
+                let object = Value::from(root.get(cx).load(cx, 0));
+                if let Some(thread) = object.as_object::<ThreadObject>(cx) {
+                    // If the program has not noted an end itself.
+                    let _ = thread.state.compare_exchange(state::STARTED, end, AcqRel, Acquire);
+                }
+            };
+            let outcome = match Vm::new(cx, world.clone(), flag) {
+                Ok(mut vm) => {
+                    for (index, slot) in [(0, register::THREAD), (1, register::RESULT)] {
+                        let scope: &firn::Scope<'_> = vm.cx;
+                        let value = root.get(scope).load(scope, index);
+                        vm.registers.get(scope).store(scope, slot, value);
+                    }
+                    vm.run()
+                }
+                Err(_) => Outcome::OutOfMemory,
+            };
+            match outcome {
+                Outcome::Terminated => finish(cx, &root, state::TERMINATED),
+                Outcome::Quit(code) => {
+                    world.streams.flush_all();
+                    std::process::exit(code);
+                }
+                _ => finish(cx, &root, state::UNCAUGHT),
+            }
+            drop(root);
+        });
+        if let Err(error) = done {
+            eprintln!("firn scheme: thread {number}: {error}");
+        }
+        world.threads.lock().expect("threads are whole").remove(&number);
+        world.parking.begin_anew();
+    };
+    // The entry must be there before the thread can remove it.
+    let mut threads = mem.world().threads.lock().expect("threads are whole");
+    let spawned =
+        std::thread::Builder::new().name(format!("Mutator-{id}")).stack_size(64 << 20).spawn(body);
+    match spawned {
+        Ok(handle) => {
+            threads.insert(id, Running { terminated, handle });
+            Ok(a[0])
+        }
+        Err(failure) => Err(error(format!("cannot start a thread: {failure}"), &[])),
+    }
+}
+
+/// Builtins of this file.
+pub const TABLE: &[Builtin] = &[
+    Builtin::new("%make-thread", 2, 2, make_thread),
+    Builtin::new("thread?", 1, 1, |mem, a| {
+        Ok(Value::boolean(mem.object::<ThreadObject>(a[0]).is_some()))
+    }),
+    Builtin::new("%thread-start!", 2, 2, start),
+    Builtin::new("%thread-thunk", 1, 1, |mem, a| {
+        let thread = thread(mem, a[0])?;
+        let thread: &ThreadObject = &thread;
+        Ok(thread.thunk.load(mem.scope()).into())
+    }),
+    Builtin::new("%thread-state", 1, 1, |mem, a| {
+        Ok(Value::fixnum(thread(mem, a[0])?.state.load(Acquire) as i64))
+    }),
+    Builtin::new("%thread-result", 1, 1, |mem, a| {
+        let thread = thread(mem, a[0])?;
+        let thread: &ThreadObject = &thread;
+        Ok(thread.result.load(mem.scope()).into())
+    }),
+    Builtin::new("%thread-finish!", 3, 3, |mem, a| {
+        let thread = thread(mem, a[0])?;
+        thread.result.store(mem.scope(), a[2].into());
+        thread.state.store(args::size(a[1])? as u64, Release);
+        mem.world().parking.begin_anew();
+        Ok(Value::UNSPECIFIED)
+    }),
+    // Whether the thread has ended before the deadline.
+    Builtin::new("%thread-wait", 2, 2, |mem, a| {
+        let until = deadline(mem, a[1])?;
+        let generation = mem.world().parking.now();
+        if thread(mem, a[0])?.state.load(Acquire) >= state::DONE {
+            return Ok(Value::TRUE);
+        }
+        if passed(until) { Ok(Value::FALSE) } else { Err(wait(generation, until)) }
+    }),
+    Builtin::new("thread-name", 1, 1, |mem, a| {
+        let thread = thread(mem, a[0])?;
+        let thread: &ThreadObject = &thread;
+        Ok(thread.name.load(mem.scope()).into())
+    }),
+    Builtin::new("thread-specific", 1, 1, |mem, a| {
+        let thread = thread(mem, a[0])?;
+        let thread: &ThreadObject = &thread;
+        Ok(thread.specific.load(mem.scope()).into())
+    }),
+    Builtin::new("thread-specific-set!", 2, 2, |mem, a| {
+        thread(mem, a[0])?.specific.store(mem.scope(), a[1].into());
+        Ok(Value::UNSPECIFIED)
+    }),
+    Builtin::new("thread-terminate!", 1, 1, |mem, a| {
+        let thread = thread(mem, a[0])?;
+        if thread.state.compare_exchange(state::NEW, state::TERMINATED, AcqRel, Acquire).is_err()
+            && let Some(running) =
+                mem.world().threads.lock().expect("threads are whole").get(&thread.id)
+        {
+            running.terminated.store(true, Relaxed);
+        }
+        mem.world().parking.begin_anew();
+        Ok(Value::UNSPECIFIED)
+    }),
+    Builtin::new("thread-yield!", 0, 0, |_, _| {
+        std::thread::yield_now();
+        Ok(Value::UNSPECIFIED)
+    }),
+    // Returns whether the time has come; the prelude asks until it has.
+    Builtin::new("%sleep-until", 1, 1, |mem, a| {
+        let until = deadline(mem, a[0])?.expect("a time");
+        if passed(Some(until)) {
+            return Ok(Value::TRUE);
+        }
+        Err(TrapKind::Block(Box::new(move |_| {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        }))
+        .into())
+    }),
+    Builtin::new("%make-mutex", 1, 1, |mem, a| {
+        let zero = || firn::Tagged::new(0);
+        let empty = MutexObject {
+            id: next_id(mem),
+            state: 0.into(),
+            owner: zero(),
+            name: zero(),
+            specific: zero(),
+        };
+        mem.make(empty, |mutex| {
+            mutex.set(&mutex.owner, Value::FALSE.into());
+            mutex.set(&mutex.name, a[0].into());
+            mutex.set(&mutex.specific, Value::UNSPECIFIED.into());
+        })
+    }),
+    Builtin::new("mutex?", 1, 1, |mem, a| {
+        Ok(Value::boolean(mem.object::<MutexObject>(a[0]).is_some()))
+    }),
+    Builtin::new("mutex-name", 1, 1, |mem, a| {
+        let mutex = mutex(mem, a[0])?;
+        let mutex: &MutexObject = &mutex;
+        Ok(mutex.name.load(mem.scope()).into())
+    }),
+    Builtin::new("mutex-specific", 1, 1, |mem, a| {
+        let mutex = mutex(mem, a[0])?;
+        let mutex: &MutexObject = &mutex;
+        Ok(mutex.specific.load(mem.scope()).into())
+    }),
+    Builtin::new("mutex-specific-set!", 2, 2, |mem, a| {
+        mutex(mem, a[0])?.specific.store(mem.scope(), a[1].into());
+        Ok(Value::UNSPECIFIED)
+    }),
+    Builtin::new("%mutex-owner", 1, 1, |mem, a| {
+        let mutex = mutex(mem, a[0])?;
+        let mutex: &MutexObject = &mutex;
+        Ok(mutex.owner.load(mem.scope()).into())
+    }),
+    Builtin::new("%mutex-locked?", 1, 1, |mem, a| {
+        Ok(Value::boolean(mutex(mem, a[0])?.state.load(Acquire) != 0))
+    }),
+    // (%mutex-lock! mutex deadline owner): whether it was got before the deadline.
+    Builtin::new("%mutex-lock!", 3, 3, |mem, a| {
+        let until = deadline(mem, a[1])?;
+        let mutex = mutex(mem, a[0])?;
+        let generation = mem.world().parking.now();
+        if mutex.state.compare_exchange(0, 1, AcqRel, Acquire).is_ok() {
+            mutex.owner.store(mem.scope(), a[2].into());
+            return Ok(Value::TRUE);
+        }
+        if passed(until) { Ok(Value::FALSE) } else { Err(wait(generation, until)) }
+    }),
+    Builtin::new("%mutex-unlock!", 1, 1, |mem, a| {
+        let mutex = mutex(mem, a[0])?;
+        mutex.owner.store(mem.scope(), Value::FALSE.into());
+        mutex.state.store(0, Release);
+        mem.world().parking.begin_anew();
+        Ok(Value::UNSPECIFIED)
+    }),
+    Builtin::new("%make-condition-variable", 1, 1, |mem, a| {
+        let zero = || firn::Tagged::new(0);
+        let empty = ConditionVariable {
+            id: next_id(mem),
+            signals: 0.into(),
+            name: zero(),
+            specific: zero(),
+        };
+        mem.make(empty, |variable| {
+            variable.set(&variable.name, a[0].into());
+            variable.set(&variable.specific, Value::UNSPECIFIED.into());
+        })
+    }),
+    Builtin::new("condition-variable?", 1, 1, |mem, a| {
+        Ok(Value::boolean(mem.object::<ConditionVariable>(a[0]).is_some()))
+    }),
+    Builtin::new("condition-variable-name", 1, 1, |mem, a| {
+        let variable = variable(mem, a[0])?;
+        let variable: &ConditionVariable = &variable;
+        Ok(variable.name.load(mem.scope()).into())
+    }),
+    Builtin::new("condition-variable-specific", 1, 1, |mem, a| {
+        let variable = variable(mem, a[0])?;
+        let variable: &ConditionVariable = &variable;
+        Ok(variable.specific.load(mem.scope()).into())
+    }),
+    Builtin::new("condition-variable-specific-set!", 2, 2, |mem, a| {
+        variable(mem, a[0])?.specific.store(mem.scope(), a[1].into());
+        Ok(Value::UNSPECIFIED)
+    }),
+    Builtin::new("%signals", 1, 1, |mem, a| {
+        Ok(Value::fixnum(variable(mem, a[0])?.signals.load(Acquire) as i64))
+    }),
+    Builtin::new("%signal!", 1, 1, |mem, a| {
+        variable(mem, a[0])?.signals.fetch_add(1, AcqRel);
+        mem.world().parking.begin_anew();
+        Ok(Value::UNSPECIFIED)
+    }),
+    // (%wait-signal variable signals deadline): whether there was a later signal before the deadline.
+    Builtin::new("%wait-signal", 3, 3, |mem, a| {
+        let until = deadline(mem, a[2])?;
+        let generation = mem.world().parking.now();
+        if variable(mem, a[0])?.signals.load(Acquire) != args::size(a[1])? as u64 {
+            return Ok(Value::TRUE);
+        }
+        if passed(until) { Ok(Value::FALSE) } else { Err(wait(generation, until)) }
+    }),
+];
