@@ -116,6 +116,9 @@ impl Core {
         if batch < chunk || !self.backend.moves_ahead() {
             return;
         }
+        // At most half of what is free: ready chunks have their addresses for good, and a large array needs
+        // neighbouring ones.
+        let most = most.min((self.ready.count() + self.space.free_pages()) / 2);
         while self.ready.count() + batch <= most && !stop() {
             let Some(first) = self.space.grab(batch) else { return };
             self.space.records().clear_records(first, batch);
@@ -139,25 +142,32 @@ impl Core {
         while self.dissolve_ready() {}
     }
 
-    /// Makes free pages of a ready chunk; false if there is none. Any thread that may allocate can.
+    /// Makes free pages of a withdrawn or ready chunk; false if there is none. Any thread that may allocate can.
     fn dissolve_ready(&self) -> bool {
+        if self.return_one_withdrawn() {
+            return true;
+        }
         let Some(first) = self.ready.take() else { return false };
         self.put_back(Chunk { first, pages: self.config.chunk_pages, zeroed: 0 });
         true
     }
 
-    /// Hands back the pages of chunks that a pause took out of the queue: `range` is the one they are in.
-    pub(crate) fn return_withdrawn(&self, flipped: bool) {
-        let numbers = std::mem::take(&mut *self.withdrawn.lock().unwrap());
+    /// Hands back the pages of all withdrawn chunks.
+    pub(crate) fn return_withdrawn(&self) {
+        while self.return_one_withdrawn() {}
+    }
+
+    /// Hands back the pages of a withdrawn chunk; false if there is none. Any thread that may allocate can.
+    fn return_one_withdrawn(&self) -> bool {
+        let Some((first, flipped)) = self.ready.take_withdrawn() else { return false };
         let pages = self.config.chunk_pages;
-        for first in self.ready.withdrawn(numbers) {
-            if flipped {
-                // SAFETY: the flip has happened.
-                self.backend.take_back(&self.space, unsafe { self.view() }, first, pages);
-            } else {
-                self.put_back(Chunk { first, pages, zeroed: 0 });
-            }
+        if flipped {
+            // SAFETY: the flip has happened.
+            self.backend.take_back(&self.space, unsafe { self.view() }, first, pages);
+        } else {
+            self.put_back(Chunk { first, pages, zeroed: 0 });
         }
+        true
     }
 
     fn put_back(&self, chunk: Chunk) {
@@ -180,7 +190,7 @@ impl Core {
     /// Pages in use, as the start threshold counts them: handed out in the current range since the last
     /// cycle and what that cycle left, and large objects.
     pub fn in_use(&self) -> usize {
-        self.space.committed().saturating_sub(self.space.free_pages() + self.ready.count())
+        self.space.committed().saturating_sub(self.space.free_pages() + self.ready.unused())
     }
 
     /// A token for [`Core::wait_for_memory`], to be taken before the attempt that failed.

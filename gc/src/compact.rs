@@ -160,6 +160,7 @@ impl Compactor {
             let run = (!(moving >> index)).trailing_zeros() as usize;
             let run = run.min(pages - index);
             if run > 0 {
+                // What is refused stays `Moving`; `complete` tries it again.
                 core.move_in_place(first + index, run, &core.counters.by_collector);
                 index += run;
             } else {
@@ -219,8 +220,9 @@ impl Compactor {
 }
 
 impl Core {
-    /// Moves from-pages that hold their final content (state `Moving`). Anyone may.
-    pub(crate) fn move_in_place(&self, first: usize, pages: usize, count: &AtomicU64) {
+    /// Moves from-pages that hold their final content (state `Moving`). Anyone may. Returns which
+    /// of them the kernel refused: those are not there.
+    pub(crate) fn move_in_place(&self, first: usize, pages: usize, count: &AtomicU64) -> u64 {
         // SAFETY: called after the flip.
         let builder = unsafe { self.builder() };
         let (PageKind::Dense(from) | PageKind::Late(from)) = builder.kind(first) else {
@@ -245,6 +247,7 @@ impl Core {
         self.counters.dense.fetch_add(published, Ordering::Relaxed);
         self.counters.copied.fetch_add(copied, Ordering::Relaxed);
         count.fetch_add(published + copied, Ordering::Relaxed);
+        done.refused
     }
 }
 
@@ -339,6 +342,10 @@ pub fn complete(core: &Core, shared: &CompactShared) {
     for page in 0..view.total_pages {
         while !StateCell(core.space.state(page)).get().is_published() {
             core.ensure(page, slot, &core.counters.by_collector);
+            if !StateCell(core.space.state(page)).get().is_published() {
+                // Refused for now, or somebody is just about to say that it is there.
+                std::thread::yield_now();
+            }
         }
     }
     // SeqCst: either a handler sees this, or `occupied` sees the handler.

@@ -21,7 +21,6 @@ use firn_heap::sys::map::MapError;
 use firn_heap::sys::thread::{gettid, monotonic_ns};
 use firn_heap::sys::uffd::{OpenError, Userfaultfd};
 use std::cell::UnsafeCell;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -109,8 +108,6 @@ pub struct Core {
     pub segments: Segments,
     /// Chunks that mutators can take without populating them.
     pub(crate) ready: ReadyChunks,
-    /// Ready chunks that a pause took out of the queue.
-    pub(crate) withdrawn: Mutex<Range<u64>>,
     /// Roots outside mutators.
     pub(crate) roots: GlobalRoots,
     /// Fault slots and records.
@@ -199,7 +196,6 @@ impl Core {
             safepoints: Safepoints::new(),
             segments,
             ready,
-            withdrawn: Mutex::new(0..0),
             roots: GlobalRoots::default(),
             faults,
             counters: Counters::default(),
@@ -368,7 +364,7 @@ impl Core {
         // Ready chunks stay ready if they lie at the end of what was handed out.
         let top = self.space.top();
         let late_page = self.ready.lowest(top).unwrap_or_else(|| {
-            *self.withdrawn.lock().unwrap() = self.ready.withdraw();
+            self.ready.withdraw(false);
             top
         });
         // Relaxed: the release from the pause publishes them.
@@ -481,7 +477,7 @@ impl Core {
             late_page: self.late_page(),
             top_page: self.ready.lowest(top).unwrap_or(top),
         };
-        *self.withdrawn.lock().unwrap() = self.ready.withdraw();
+        self.ready.withdraw(true);
         match self.backend.flip(&self.space, &plan) {
             Err(errno) => *self.flip_failed.lock().unwrap() = Some(errno),
             Ok(view) => {

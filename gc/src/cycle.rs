@@ -66,7 +66,7 @@ impl Collector {
         core.backend.prepare(&core.space);
         self.verify(cycle, "before");
         self.pause(cycle, PauseKind::Start, Phase::Start, Op::StartMark);
-        core.return_withdrawn(false);
+        core.return_withdrawn();
         let objects = self.mark(cycle);
         let (live_words, large_live) = self.plan(cycle, cause);
         let used_before = core.in_use();
@@ -74,7 +74,7 @@ impl Collector {
         if let Some(errno) = *core.flip_failed.lock().unwrap() {
             panic!("the kernel refused the flip of the {} back end: {errno}", core.backend.kind());
         }
-        core.return_withdrawn(true);
+        core.return_withdrawn();
         self.compact(cycle);
         let released = self.finish(cycle);
         self.verify(cycle, "after");

@@ -124,7 +124,8 @@ impl FaultDesk {
                     return slot;
                 }
             }
-            std::hint::spin_loop();
+            // All are taken, perhaps by threads that do not run. Async-signal-safe.
+            std::thread::yield_now();
         }
     }
 
@@ -251,12 +252,18 @@ impl Core {
             Access::Move => {
                 // The content is final in its from-page: nothing of it is read here.
                 slot.hazard.withdraw();
-                self.move_in_place(page, 1, count);
+                if self.move_in_place(page, 1, count) != 0 {
+                    give_up_on_endless_refusal(page);
+                    return FaultOutcome::Waited;
+                }
             }
             Access::Read if mine && self.close_in_place(&builder, page, slot) => {
                 // The content is final in its from-page now.
                 slot.hazard.withdraw();
-                self.move_in_place(page, 1, count);
+                if self.move_in_place(page, 1, count) != 0 {
+                    give_up_on_endless_refusal(page);
+                    return FaultOutcome::Waited;
+                }
             }
             Access::Read => {
                 // SAFETY: a compaction is under way, the hazard covers the page, and the buffer is the
@@ -266,11 +273,13 @@ impl Core {
                     self.backend.publish(&self.space, view, page, slot.buffer, 1, Source::Buffer);
                 if done.refused == 0 {
                     cell.set_mapped();
-                } else {
-                    // Not there: the access faults again, or the collector asks again.
-                    give_up_on_endless_refusal(page);
                 }
                 slot.hazard.withdraw();
+                if done.refused != 0 {
+                    // Not there: the access faults again, or the collector asks again.
+                    give_up_on_endless_refusal(page);
+                    return FaultOutcome::Waited;
+                }
                 if done.published != 0 {
                     // Relaxed: counts.
                     self.counters.copied.fetch_add(1, Ordering::Relaxed);
@@ -280,6 +289,7 @@ impl Core {
                 }
             }
         }
+        REPEATED.set((usize::MAX, 0));
         if mine { FaultOutcome::Built } else { FaultOutcome::Helped }
     }
 

@@ -37,6 +37,7 @@ impl Collector {
         let core = self.core().clone();
         let (traverse_ns, objects) = traverse(&core)?;
         core.safepoints.request(&*core, Op::StartMark);
+        core.return_withdrawn();
         self.mark_for_measurement();
         let plan = crate::plan::plan(&core.space, core.late_page(), 101);
         let page = core.space.geometry.page;

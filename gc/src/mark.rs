@@ -112,7 +112,11 @@ impl Marker {
         if claimed {
             self.stack.extend_from_slice(words);
         } else {
+            // Others are no work of this cycle, wherever they come from; they must not index the table.
             let fresh = |address: &u64| {
+                if !scope.covers(*address) {
+                    return false;
+                }
                 let word = (*address as usize - scope.base) / WORD;
                 scope.space.blocks.mark_start::<SHARED>(word)
             };

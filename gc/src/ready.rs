@@ -15,13 +15,13 @@
 //! out, without a gap, the first of them can be the late page ([`ReadyChunks::lowest`]), and they stay ready.
 //! If a mutator has populated pages beyond them meanwhile, they are taken back instead.
 //!
-//! **Flip.** Ready chunks are part of the from-range then. The pause takes all of them out of the queue in one
-//! step; the coordinating thread hands their pages back afterwards.
+//! **Flip.** Ready chunks are part of the from-range then. The pause withdraws all of them in one step, which
+//! makes them a second queue: the coordinating thread, or a mutator that finds no memory before it comes to
+//! that, takes them out and hands their pages back ([`ReadyChunks::take_withdrawn`]).
 
 use firn_heap::sys::map::MapError;
 use firn_heap::table::Table;
-use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// The queue of ready chunks.
 pub struct ReadyChunks {
@@ -30,6 +30,11 @@ pub struct ReadyChunks {
     tail: AtomicU64,
     /// Place from which on chunks are neighbours. Written by the producer; read in pauses.
     neighbours_from: AtomicU64,
+    /// Places `returned..withdrawn_to` hold withdrawn chunks.
+    returned: AtomicU64,
+    withdrawn_to: AtomicU64,
+    /// Whether those are in the from-range of a flip.
+    flipped: AtomicBool,
     /// First page behind the last chunk.
     end: AtomicUsize,
     pages: usize,
@@ -39,10 +44,14 @@ impl ReadyChunks {
     /// For chunks of `pages` pages in a range of `range_pages`.
     pub fn new(range_pages: usize, pages: usize) -> Result<ReadyChunks, MapError> {
         Ok(ReadyChunks {
-            firsts: Table::new(range_pages / pages + 1, "firn ready chunks")?,
+            // Twice: withdrawn chunks of one range, and new ones of the other.
+            firsts: Table::new(2 * (range_pages / pages + 1), "firn ready chunks")?,
             head: AtomicU64::new(0),
             tail: AtomicU64::new(0),
             neighbours_from: AtomicU64::new(0),
+            returned: AtomicU64::new(0),
+            withdrawn_to: AtomicU64::new(0),
+            flipped: AtomicBool::new(false),
             end: AtomicUsize::new(0),
             pages,
         })
@@ -54,6 +63,15 @@ impl ReadyChunks {
         // Relaxed: a hint. Saturating: the head may be read later than the tail.
         let tail = self.tail.load(Ordering::Relaxed);
         tail.saturating_sub(self.head.load(Ordering::Relaxed)) as usize * self.pages
+    }
+
+    /// Pages in all chunks that belong to nobody, withdrawn ones included. A hint while others take.
+    #[inline(always)]
+    pub fn unused(&self) -> usize {
+        // Relaxed: a hint; as in `count`.
+        let to = self.withdrawn_to.load(Ordering::Relaxed);
+        let withdrawn = to.saturating_sub(self.returned.load(Ordering::Relaxed));
+        self.count() + withdrawn as usize * self.pages
     }
 
     fn place(&self, number: u64) -> &AtomicU64 {
@@ -78,19 +96,31 @@ impl ReadyChunks {
     /// Takes a chunk's first page. Never waits; the caller must not reach a safepoint before it has made
     /// the chunk its own.
     pub fn take(&self) -> Option<usize> {
+        self.take_from(&self.head, &self.tail)
+    }
+
+    /// Takes a withdrawn chunk's first page, and whether it is in the from-range of a flip. As
+    /// [`ReadyChunks::take`].
+    pub fn take_withdrawn(&self) -> Option<(usize, bool)> {
+        let first = self.take_from(&self.returned, &self.withdrawn_to)?;
+        // Relaxed: changes only in pauses.
+        Some((first, self.flipped.load(Ordering::Relaxed)))
+    }
+
+    fn take_from(&self, next: &AtomicU64, end: &AtomicU64) -> Option<usize> {
         // Relaxed: the exchange below decides.
-        let mut head = self.head.load(Ordering::Relaxed);
-        // Acquire: pairs with the release in `put`. The tail only grows, so an old one is only careful.
-        while head < self.tail.load(Ordering::Acquire) {
-            let taken = self.head.compare_exchange_weak(
-                head,
-                head + 1,
+        let mut number = next.load(Ordering::Relaxed);
+        // Acquire: pairs with the release in `put`. The end only grows, so an old one is only careful.
+        while number < end.load(Ordering::Acquire) {
+            let taken = next.compare_exchange_weak(
+                number,
+                number + 1,
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             );
             match taken {
-                Ok(_) => return Some(self.place(head).load(Ordering::Relaxed) as usize),
-                Err(now) => head = now,
+                Ok(_) => return Some(self.place(number).load(Ordering::Relaxed) as usize),
+                Err(now) => number = now,
             }
         }
         None
@@ -107,17 +137,17 @@ impl ReadyChunks {
         last.then(|| self.place(head).load(Ordering::Relaxed) as usize)
     }
 
-    /// Takes all chunks out in one step; [`ReadyChunks::withdrawn`] names them. Only with the world stopped.
-    pub fn withdraw(&self) -> Range<u64> {
-        // Relaxed, both: as in `lowest`.
+    /// Withdraws all chunks; `flipped` if they are in the from-range of a flip from now on. Only with the world
+    /// stopped, when everything withdrawn before has been returned.
+    pub fn withdraw(&self, flipped: bool) {
+        // Relaxed, all: as in `lowest`; the release from the pause publishes them.
+        debug_assert!(
+            self.returned.load(Ordering::Relaxed) == self.withdrawn_to.load(Ordering::Relaxed)
+        );
         let tail = self.tail.load(Ordering::Relaxed);
-        self.head.swap(tail, Ordering::Relaxed)..tail
-    }
-
-    /// First pages of the chunks that [`ReadyChunks::withdraw`] took out. Only for the coordinating thread,
-    /// before it adds others.
-    pub fn withdrawn(&self, numbers: Range<u64>) -> impl Iterator<Item = usize> {
-        numbers.map(|number| self.place(number).load(Ordering::Relaxed) as usize)
+        self.flipped.store(flipped, Ordering::Relaxed);
+        self.returned.store(self.head.swap(tail, Ordering::Relaxed), Ordering::Relaxed);
+        self.withdrawn_to.store(tail, Ordering::Relaxed);
     }
 }
 
@@ -152,9 +182,9 @@ mod tests {
         assert_eq!(ready.lowest(34), None, "a gap before the last chunk");
         assert_eq!((ready.take(), ready.take()), (Some(10), Some(14)));
         assert_eq!(ready.lowest(34), Some(30));
-        let numbers = ready.withdraw();
-        assert_eq!(ready.take(), None);
-        assert_eq!(ready.withdrawn(numbers).collect::<Vec<_>>(), [30]);
+        ready.withdraw(true);
+        assert_eq!((ready.take(), ready.count(), ready.unused()), (None, 0, 4));
+        assert_eq!((ready.take_withdrawn(), ready.take_withdrawn()), (Some((30, true)), None));
         ready.put(0);
         assert_eq!((ready.lowest(4), ready.take()), (Some(0), Some(0)));
     }

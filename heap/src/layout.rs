@@ -99,6 +99,18 @@ impl TagRule {
     /// A rule under which no word is a reference.
     pub const NEVER: TagRule = TagRule { mask: 0, pattern: 1, low_tags: 0, address: 0 };
 
+    /// Whether references survive a move: the address bits are all that addresses can differ in, and none of
+    /// them tells references from constants.
+    pub const fn is_sound(&self) -> bool {
+        /// Bits in which addresses of user space can differ.
+        const ADDRESSES: u64 = (1 << 47) - 8;
+        let never = self.mask == 0 && self.pattern != 0;
+        never
+            || (self.address & 7 == 0
+                && self.address & ADDRESSES == ADDRESSES
+                && self.mask & self.address == 0)
+    }
+
     /// Whether `word` refers to an object.
     #[inline(always)]
     pub const fn is_reference(&self, word: u64) -> bool {
@@ -176,7 +188,7 @@ pub enum LayoutError {
     },
     /// The rule's address bits include tag bits, or a tail's shift is above 3.
     #[error(
-        "layout `{name}`: the tag rule's address bits must not include the low three, and data elements have 1, 2, 4 or 8 bytes"
+        "layout `{name}`: the tag rule's address bits must be bits 3 to 46 at least, without the low three and without those of its mask, and data elements have 1, 2, 4 or 8 bytes"
     )]
     BadRule {
         /// The layout's name.
@@ -219,7 +231,7 @@ impl Layout {
                 _ => return Err(LayoutError::BadSlot { name, slot, words: self.fixed_words }),
             }
         }
-        if self.rule.address & 7 != 0 || matches!(self.tail, Tail::Data { shift: 4.. }) {
+        if !self.rule.is_sound() || matches!(self.tail, Tail::Data { shift: 4.. }) {
             return Err(LayoutError::BadRule { name });
         }
         Ok(())

@@ -27,7 +27,7 @@ use sealed::Sealed;
 /// # Ok::<_, OutOfMemory>(()) })?;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
-pub trait Object: Sealed + Send + Sync + 'static {
+pub trait Object: Sealed + 'static {
     /// The layout id in the scope's heap.
     #[doc(hidden)]
     fn layout(scope: &Scope<'_>) -> LayoutId;

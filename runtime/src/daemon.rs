@@ -340,6 +340,7 @@ impl Loop {
         drop(progress);
         self.shared.changed.notify_all();
         core.memory_freed();
-        self.ahead = !background;
+        // Who waits for memory after such a cycle may need all addresses that are left.
+        self.ahead = !background && !matches!(cause, Cause::Allocation | Cause::LastResort);
     }
 }

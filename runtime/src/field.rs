@@ -27,9 +27,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// # Ok::<_, OutOfMemory>(()) })?;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
+///
+/// An object that holds references cannot be lent to another thread, which may work with another heap:
+///
+/// ```compile_fail
+/// # use firn::Field;
+/// fn lend<T: Sync>(_: &T) {}
+/// lend(&Field::<firn::DataArray<u8>>::null());
+/// ```
 pub struct Field<T: ?Sized> {
     word: AtomicU64,
-    object: PhantomData<fn() -> *const T>,
+    /// Neither `Send` nor `Sync`: a reference to an object that holds references must not be lent to a thread
+    /// that works with another heap.
+    object: PhantomData<*const T>,
 }
 
 impl<T: ?Sized> Default for Field<T> {
@@ -299,7 +309,8 @@ impl<'m, R: WordRule> Value<'m, R> {
 /// ```
 pub struct Tagged<R: WordRule> {
     word: AtomicU64,
-    rule: PhantomData<fn() -> R>,
+    /// Neither `Send` nor `Sync`, as [`Field`].
+    rule: PhantomData<*const R>,
 }
 
 impl<R: WordRule> Tagged<R> {

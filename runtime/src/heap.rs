@@ -480,6 +480,7 @@ impl Heap {
         let begin = monotonic_ns();
         let first = self.daemon().completed();
         let mut result = None;
+        let mut asked = None;
         loop {
             let epoch = core.memory_epoch();
             if let Some(done) = attempt() {
@@ -493,7 +494,10 @@ impl Heap {
                 _ => break,
             };
             core.safepoints.block(core, slot);
-            self.daemon().request(cause);
+            // Once on each rung: memory that comes back while a cycle runs wakes this thread many times.
+            if asked.replace(rung) != Some(rung) {
+                self.daemon().request(cause);
+            }
             core.wait_for_memory(epoch);
             core.safepoints.unblock(core, slot);
         }

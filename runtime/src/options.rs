@@ -208,14 +208,14 @@ pub const OPTIONS: &[OptionSpec] = &[
         "other, batch, idle, fifo:1-99, rr:1-99",
         "scheduling class of the collector's threads",
         |o, v| policy(v).map(|v| o.daemon_policy = Some(v)),
-        |o| o.daemon_policy.map_or("unset".into(), |p| format!("{p:?}"))
+        |o| o.daemon_policy.map_or("unset".into(), show_policy)
     ),
     option!(
         "daemon-cpus",
         "list such as 0+2-3",
         "processors of the collector's threads",
         |o, v| cpus(v).map(|v| o.daemon_cpus = v),
-        |o| if o.daemon_cpus.is_empty() { "unset".into() } else { format!("{:?}", o.daemon_cpus) }
+        |o| if o.daemon_cpus.is_empty() { "unset".into() } else { show_cpus(&o.daemon_cpus) }
     ),
     option!(
         "utilization",
@@ -363,6 +363,13 @@ impl Options {
     /// # Errors
     /// The options that exclude each other.
     pub fn check(&self) -> Result<(), OptionsError> {
+        // Fields can be set without the parser: each must be a value that the parser would take.
+        let mut copy = self.clone();
+        for (name, shown) in self.describe() {
+            if shown != "unset" && shown != "unlimited" {
+                copy.set(name, &shown)?;
+            }
+        }
         let uffd = matches!(self.backend, BackendKind::PingPong | BackendKind::Art);
         if !uffd && (self.install.is_some() || self.fault == FaultMode::Thread) {
             return Err(OptionsError::Conflict(format!(
@@ -466,6 +473,20 @@ pub fn parse_size(text: &str) -> Option<usize> {
     digits.parse::<usize>().ok()?.checked_mul(1 << shift)
 }
 
+fn show_policy(policy: Policy) -> String {
+    match policy {
+        Policy::Other => "other".into(),
+        Policy::Batch => "batch".into(),
+        Policy::Idle => "idle".into(),
+        Policy::Fifo(priority) => format!("fifo:{priority}"),
+        Policy::RoundRobin(priority) => format!("rr:{priority}"),
+    }
+}
+
+fn show_cpus(cpus: &[usize]) -> String {
+    cpus.iter().map(usize::to_string).collect::<Vec<_>>().join("+")
+}
+
 fn show_size(bytes: usize) -> String {
     match bytes {
         usize::MAX => "unlimited".into(),
@@ -535,6 +556,20 @@ fn cpus(text: &str) -> Result<Vec<usize>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_are_held_to_the_ranges_of_the_parser() {
+        let refused = |options: Options, name: &str| {
+            let error = options.check().expect_err(name).to_string();
+            assert!(error.contains(name), "{error}");
+        };
+        refused(Options { batch: 100, ..Options::default() }, "batch");
+        refused(Options { batch: 0, ..Options::default() }, "batch");
+        refused(Options { heap: 4 << 40, ..Options::default() }, "heap");
+        let set = Options::parse("daemon-policy=fifo:3,daemon-cpus=0+1").unwrap();
+        assert!(set.describe().contains(&("daemon-policy", "fifo:3".into())));
+        assert!(set.describe().contains(&("daemon-cpus", "0+1".into())));
+    }
 
     #[test]
     fn every_default_is_accepted_by_its_own_parser() {

@@ -49,7 +49,7 @@ impl Slots {
 /// # Safety
 /// `slots` must report every reference in a value of the type, and nothing else; such words must be
 /// accessed atomically only.
-pub unsafe trait HeapField: Send + Sync + 'static {
+pub unsafe trait HeapField: 'static {
     /// Reports the references of a field that begins at byte `at` of its object.
     fn slots(at: usize, slots: &mut Slots);
 }

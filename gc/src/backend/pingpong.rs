@@ -239,7 +239,10 @@ impl Backend for PingPong {
                     // A page that cannot be moved (pinned, shared by a fork) is of no use here.
                     self.discard(space, source + moved * page, 1);
                     range.pool.put(runs.start + moved + 1, runs.len() - moved - 1, false);
-                    self.left(pool, runs.start, moved + 1);
+                    let end = runs.start + moved + 1;
+                    for first in (runs.start..end).step_by(RUN) {
+                        self.left(pool, first, RUN.min(end - first));
+                    }
                     return have;
                 }
                 for first in runs.step_by(RUN) {
@@ -278,6 +281,11 @@ impl Backend for PingPong {
     fn flip(&self, space: &Space, plan: &FlipPlan) -> Result<View, Errno> {
         let from_range = space.current_index();
         let to_range = 1 - from_range;
+        // A thread that took part of a run puts the rest back in a second step, perhaps behind `prepare`'s
+        // back. Nobody is in between now, and the count is never below the pages that are there.
+        if space.ranges[to_range].pool.count() > 0 {
+            self.park(space, to_range);
+        }
         let mut read_base = space.ranges[from_range].base();
         if let Some(vault) = &self.vault {
             space.uncommit(take_all(&space.ranges[from_range].pool));
