@@ -122,9 +122,11 @@ mod tests {
 
     #[test]
     fn every_line_fits_a_terminal() {
-        let mut run = measured::empty("x/storm/pingpong".into(), "entries".into(), "pingpong".into(), 1);
+        let mut run =
+            measured::empty("x/storm/pingpong".into(), "entries".into(), "pingpong".into(), 1);
         run.variant = "storm".into();
-        for (name, value) in [("neighbour_wait.worst_write_ns", 999e9), ("overrun_ns.max", -999e6)] {
+        for (name, value) in [("neighbour_wait.worst_write_ns", 999e9), ("overrun_ns.max", -999e6)]
+        {
             run.figures.push(Figure {
                 name: name.into(),
                 value,
@@ -134,7 +136,11 @@ mod tests {
             });
         }
         run.verdict.text = "a sentence of some length ".repeat(9);
-        run.checks.push(Check { what: "a check".into(), ok: false, detail: "found it wanting".into() });
+        run.checks.push(Check {
+            what: "a check".into(),
+            ok: false,
+            detail: "found it wanting".into(),
+        });
         let ns = Distribution::of([999_999_999_937]);
         run.hiccups = Some(Hiccups { ns: ns.clone(), raw: ns });
         let runs = vec![run; 6];
