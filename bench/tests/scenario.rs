@@ -146,11 +146,15 @@ fn a_low_priority_collector_holds_the_interface_up_under_art_and_not_under_pingp
 #[test]
 fn an_interruption_at_any_moment_leaves_a_valid_report() {
     let _alone = alone();
-    for (i, wait_ms) in [100u64, 900, 3_000, 6_000].into_iter().enumerate() {
+    for (i, wait_ms) in [1u64, 900, 3_000, 6_000].into_iter().enumerate() {
         let name = format!("{}-interrupted-{i}.json", std::process::id());
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         let mut command = firn(&["scenario", "--all", "--duration", "2", "--json"]);
         let mut child = command.arg(&path).stdout(Stdio::null()).spawn().expect("starts");
+        while !path.exists() {
+            assert!(child.try_wait().unwrap().is_none(), "it has ended");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         std::thread::sleep(Duration::from_millis(wait_ms));
         kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("is running");
         let status = child.wait().unwrap();

@@ -45,9 +45,10 @@ pub fn run(args: &ScenarioArgs, print: impl Fn(&str)) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     args.show.check()?;
-    let sink = plan.json.as_deref().map(Sink::open).transpose()?;
+    // Before the file is made: whoever sees it may interrupt and will find a report in it.
     let stop = Stop::new();
     stop.connect_signals();
+    let sink = plan.json.as_deref().map(Sink::open).transpose()?;
     let progress = Progress::live(args.show.live);
     let quiet = matches!(sink, Some(Sink::Stdout));
     let say = |text: &str| {
