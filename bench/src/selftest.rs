@@ -224,6 +224,12 @@ pub fn run(args: &SelftestArgs, print: impl Fn(&str)) -> Result<Exit, Failure> {
             "seeds": { "first": args.first_seed, "count": seeds },
             "partial": stop.interrupted(),
             "passed": !failed,
+            "cases": rows.iter().map(|row| row.cases).sum::<u64>(),
+            "failures": rows.iter().map(|row| row.failures.len()).sum::<usize>(),
+            "ways_tried": rows.iter().filter(|row| row.left_out.is_none()).count(),
+            "cycles": rows.iter().map(|row| row.cycles).sum::<u64>(),
+            "pages_copied": rows.iter().map(|row| row.pages_copied).sum::<u64>(),
+            "pages_moved": rows.iter().map(|row| row.pages_moved).sum::<u64>(),
             "ways": rows,
         });
         sink.write(&value)

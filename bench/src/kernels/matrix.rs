@@ -201,7 +201,10 @@ fn leaves(value: &Value, path: &mut String, found: &mut Vec<Sample>) {
             run: String::new(),
             name: path.clone(),
             value: number.as_f64().unwrap_or(f64::NAN),
-            unit: unit_of(path),
+            unit: match unit_of(path) {
+                Unit::Count if !number.is_u64() => Unit::Plain,
+                unit => unit,
+            },
             better: Better::Neither,
             headline: true,
         }),
@@ -214,8 +217,8 @@ fn unit_of(path: &str) -> Unit {
     match path {
         p if p.ends_with("_ns") || p.ends_with(".ns") => Unit::Time,
         p if p.ends_with("_bytes") => Unit::Bytes,
-        p if p.ends_with("_s") || p.ends_with("_ops_s") => Unit::PerSecond,
-        _ => Unit::Plain,
+        p if p.ends_with("_ops_s") => Unit::PerSecond,
+        _ => Unit::Count,
     }
 }
 
@@ -301,6 +304,14 @@ fn rows(set: &Set, kernels: &[String], base: usize) -> Vec<Row> {
             row.cells[place].values.push(sample.value);
         }
     }
+    // A metric that only later boots have stands with its run.
+    let mut runs: Vec<String> = Vec::new();
+    for (run, _) in &order {
+        if !runs.contains(run) {
+            runs.push(run.clone());
+        }
+    }
+    order.sort_by_key(|(run, _)| runs.iter().position(|known| known == run));
     let mut rows: Vec<_> = order.iter().filter_map(|key| found.remove(key)).collect();
     judge(&mut rows, base);
     rows

@@ -259,8 +259,11 @@ fn connected(
     use std::os::fd::AsFd;
     let mut accept = |listener: &UnixListener| loop {
         let mut waiting = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut waiting, PollTimeout::from(100u16))? > 0 {
-            return listener.accept().map(|(stream, _)| stream);
+        match poll(&mut waiting, PollTimeout::from(100u16)) {
+            Ok(1..) => return listener.accept().map(|(stream, _)| stream),
+            // A signal: whoever waits for the guest looks at what it meant.
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
         if let Some(status) = child.try_wait()? {
             return Err(std::io::Error::other(format!("it ended at once, with {status}")));
