@@ -350,7 +350,7 @@ impl Unit<'_> {
             Special::Case => self.case(id, env),
             Special::Do => self.do_loop(id, env),
             Special::CondExpand => {
-                let chosen = self.cond_expand(id, env)?;
+                let chosen = self.cond_expand(id)?;
                 Ok(seq(self.exprs(&chosen, env)?))
             }
             Special::Include | Special::IncludeCi => {
