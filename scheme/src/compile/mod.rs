@@ -324,7 +324,7 @@ impl Generator<'_> {
 
     fn emit(&mut self, expr: &Expr, target: Target) -> Result<()> {
         let next = self.f().next;
-        self.emit_inner(expr, target)?;
+        crate::deep(|| self.emit_inner(expr, target))?;
         self.f().next = next;
         Ok(())
     }
