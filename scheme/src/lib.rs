@@ -31,3 +31,13 @@ pub mod vm;
 pub mod world;
 
 pub use interpreter::{Interpreter, StartError};
+
+/// Native stack that recursion over nested expressions finds at each level, and what it gets when that is not there.
+const RED_ZONE: usize = 512 << 10;
+const MORE_STACK: usize = 8 << 20;
+
+/// One level of a recursion over nested expressions. Their nesting is limited
+/// ([`expand::Unit::DEEPEST`]), but a thread's stack may be small.
+pub(crate) fn deep<R>(level: impl FnOnce() -> R) -> R {
+    stacker::maybe_grow(RED_ZONE, MORE_STACK, level)
+}

@@ -65,7 +65,7 @@ pub const TABLE: &[Builtin] = &[
         let k: &Continuation = &k;
         Ok(k.winders.load(mem.scope()).into())
     }),
-    Builtin::new("values", 0, Builtin::MANY, |mem, a| multiple(mem, a)),
+    Builtin::new("values", 0, Builtin::MANY, multiple),
     Builtin::new("procedure?", 1, 1, |mem, a| Ok(Value::boolean(is_procedure(mem, a[0])))),
     Builtin::new("void", 0, Builtin::MANY, |_, _| Ok(Value::UNSPECIFIED)),
     Builtin::new("%compile", 1, 2, crate::vm::load::compile_builtin),

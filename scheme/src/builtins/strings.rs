@@ -23,6 +23,24 @@ fn build<'m>(mem: Mem<'m, '_>, len: usize, at: impl Fn(usize) -> u32) -> Result<
     Ok(Value::object(string))
 }
 
+/// Copies characters between strings that are not the same, a piece at a time.
+fn copy_chars(
+    from: Gc<'_, StringObject>,
+    start: usize,
+    to: Gc<'_, StringObject>,
+    at: usize,
+    len: usize,
+) {
+    let mut piece = [0; 256];
+    let mut done = 0;
+    while done < len {
+        let count = (len - done).min(piece.len());
+        from.copy_to(start + done, &mut piece[..count]);
+        to.copy_from(at + done, &piece[..count]);
+        done += count;
+    }
+}
+
 fn string_p<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     Ok(Value::boolean(mem.object::<StringObject>(args[0]).is_some()))
 }
@@ -120,7 +138,9 @@ comparisons! {
 fn string_copy<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     let string = args::string(mem, args[0])?;
     let (start, end) = args::range(args, 1, string.len())?;
-    build(mem, end - start, |index| string.get(start + index))
+    let result = mem.chars(end - start)?;
+    copy_chars(string, start, result, 0, end - start);
+    Ok(Value::object(result))
 }
 
 fn string_append<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
@@ -132,9 +152,7 @@ fn string_append<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     let mut at = 0;
     for &part in args {
         let part = args::string(mem, part)?;
-        for index in 0..part.len() {
-            result.set(at + index, part.get(index));
-        }
+        copy_chars(part, 0, result, at, part.len());
         at += part.len();
     }
     Ok(Value::object(result))

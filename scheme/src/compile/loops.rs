@@ -81,6 +81,10 @@ impl Finder {
     }
 
     fn walk(&mut self, expr: &Expr, k: u32, frame: u32) {
+        crate::deep(|| self.walk_inner(expr, k, frame));
+    }
+
+    fn walk_inner(&mut self, expr: &Expr, k: u32, frame: u32) {
         match expr {
             Expr::Quote(_) | Expr::Immediate(_) | Expr::Global(..) => {}
             Expr::Local(var, _) => self.refuse(*var),
@@ -145,6 +149,10 @@ pub fn mentions(expr: &Expr, var: VarId) -> bool {
 
 /// Whether `test` holds for any variable that an expression mentions.
 pub fn any_variable(expr: &Expr, test: &mut dyn FnMut(VarId) -> bool) -> bool {
+    crate::deep(|| any_variable_inner(expr, test))
+}
+
+fn any_variable_inner(expr: &Expr, test: &mut dyn FnMut(VarId) -> bool) -> bool {
     match expr {
         Expr::Quote(_) | Expr::Immediate(_) | Expr::Global(..) => false,
         Expr::Local(var, _) => test(*var),

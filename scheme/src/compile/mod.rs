@@ -59,7 +59,7 @@ const MOST_REGISTERS: usize = 3000;
 pub fn compile(compiler: &Compiler, vars: &[Var], body: &Expr) -> Result<Vec<Code>> {
     let loops = loops::find(vars.len(), body);
     let mut unit = Generator { compiler, vars, loops, codes: Vec::new(), functions: Vec::new() };
-    unit.functions.push(Function::new(Symbol::intern(""), None));
+    unit.functions.push(Function::new(Symbol::intern("top level"), None));
     unit.emit(body, Target::Tail)?;
     let function = unit.functions.pop().expect("pushed above");
     let code = function.finish(0)?;
@@ -324,7 +324,7 @@ impl Generator<'_> {
 
     fn emit(&mut self, expr: &Expr, target: Target) -> Result<()> {
         let next = self.f().next;
-        self.emit_inner(expr, target)?;
+        crate::deep(|| self.emit_inner(expr, target))?;
         self.f().next = next;
         Ok(())
     }

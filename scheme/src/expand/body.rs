@@ -97,7 +97,7 @@ impl Unit<'_> {
                     }
                 }
                 Some(Special::CondExpand) => {
-                    let chosen = self.cond_expand(form, env)?;
+                    let chosen = self.cond_expand(form)?;
                     chosen.iter().rev().for_each(|&part| queue.push_front((part, env)));
                 }
                 Some(special @ (Special::Include | Special::IncludeCi)) => {
@@ -582,7 +582,7 @@ impl Unit<'_> {
                     }
                 }
                 Some(Special::CondExpand) => {
-                    let chosen = self.cond_expand(form, top)?;
+                    let chosen = self.cond_expand(form)?;
                     chosen.iter().rev().for_each(|&part| queue.push_front(part));
                 }
                 Some(special @ (Special::Include | Special::IncludeCi)) => {

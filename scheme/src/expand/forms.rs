@@ -27,7 +27,7 @@ impl Unit<'_> {
             return self.error(id, "this expression is nested too deeply");
         }
         self.depth += 1;
-        let result = self.expr_inner(id, env);
+        let result = crate::deep(|| self.expr_inner(id, env));
         self.depth -= 1;
         result
     }
@@ -350,7 +350,7 @@ impl Unit<'_> {
             Special::Case => self.case(id, env),
             Special::Do => self.do_loop(id, env),
             Special::CondExpand => {
-                let chosen = self.cond_expand(id, env)?;
+                let chosen = self.cond_expand(id)?;
                 Ok(seq(self.exprs(&chosen, env)?))
             }
             Special::Include | Special::IncludeCi => {
@@ -741,7 +741,7 @@ impl Unit<'_> {
             return self.error(id, "this expression is nested too deeply");
         }
         self.depth += 1;
-        let result = self.quasi_inner(id, level, env);
+        let result = crate::deep(|| self.quasi_inner(id, level, env));
         self.depth -= 1;
         result
     }

@@ -1,6 +1,6 @@
 //! Libraries: `define-library`, `import`, `cond-expand`, `include`, and what the standard libraries export.
 
-use super::{Binding, Denotation, EnvRef, Expr, Result, Special, Unit};
+use super::{Binding, Denotation, Expr, Result, Special, Unit};
 use crate::symbol::Symbol;
 use crate::syntax::reader::{Reader, Text};
 use crate::syntax::{Id, Ident, Node};
@@ -100,18 +100,18 @@ impl Unit<'_> {
     }
 
     /// The forms that a `cond-expand` chooses.
-    pub(crate) fn cond_expand(&mut self, id: Id, env: EnvRef) -> Result<Vec<Id>> {
+    pub(crate) fn cond_expand(&mut self, id: Id) -> Result<Vec<Id>> {
         let parts = self.parts(id, 1, usize::MAX, "(cond-expand (requirement form ...) ...)")?;
         for &clause in &parts[1..] {
             let items = self.parts(clause, 1, usize::MAX, "(requirement form ...)")?;
-            if self.requirement(items[0], env)? {
+            if self.requirement(items[0])? {
                 return Ok(items[1..].to_vec());
             }
         }
         Ok(Vec::new())
     }
 
-    fn requirement(&mut self, id: Id, env: EnvRef) -> Result<bool> {
+    fn requirement(&mut self, id: Id) -> Result<bool> {
         if let Some(ident) = self.forms.ident(id) {
             let name = self.compiler.symbol_of(ident).name();
             return Ok(&*name == "else" || FEATURES.contains(&&*name));
@@ -120,20 +120,20 @@ impl Unit<'_> {
         let rest = &parts[1..];
         if self.is_word(parts[0], "and") {
             for &part in rest {
-                if !self.requirement(part, env)? {
+                if !self.requirement(part)? {
                     return Ok(false);
                 }
             }
             Ok(true)
         } else if self.is_word(parts[0], "or") {
             for &part in rest {
-                if self.requirement(part, env)? {
+                if self.requirement(part)? {
                     return Ok(true);
                 }
             }
             Ok(false)
         } else if self.is_word(parts[0], "not") && rest.len() == 1 {
-            Ok(!self.requirement(rest[0], env)?)
+            Ok(!self.requirement(rest[0])?)
         } else if self.is_word(parts[0], "library") && rest.len() == 1 {
             let name = self.library_name(rest[0])?;
             Ok(self.compiler.libraries.contains_key(&name) || self.library_file(&name).is_some())
@@ -342,7 +342,7 @@ impl Unit<'_> {
                     forms.into_iter().rev().for_each(|form| queue.push_front(form));
                 }
                 "cond-expand" => {
-                    let forms = self.cond_expand(declaration, EnvRef::Top(env))?;
+                    let forms = self.cond_expand(declaration)?;
                     forms.into_iter().rev().for_each(|form| queue.push_front(form));
                 }
                 other => {

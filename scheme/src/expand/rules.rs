@@ -419,10 +419,10 @@ impl Unit<'_> {
         let mut todo = vec![pattern];
         while let Some(id) = todo.pop() {
             match made.forms.node(id) {
-                Node::Ident(ident) => {
-                    if !made.literals.contains(ident) && !self.macro_ellipsis(made, id) {
-                        vars.push(*ident);
-                    }
+                Node::Ident(ident)
+                    if !made.literals.contains(ident) && !self.macro_ellipsis(made, id) =>
+                {
+                    vars.push(*ident);
                 }
                 Node::Pair(car, cdr) => todo.extend([*car, *cdr]),
                 Node::Vector(items) => todo.extend(items.iter().copied()),
@@ -480,8 +480,7 @@ impl Unit<'_> {
                 }
                 let mut items: Vec<Id> = Vec::new();
                 let mut rest = template;
-                loop {
-                    let Some((item, mut next)) = made.forms.pair(rest) else { break };
+                while let Some((item, mut next)) = made.forms.pair(rest) {
                     if !plain && self.macro_ellipsis(made, item) {
                         break; // (a . (... ...))
                     }

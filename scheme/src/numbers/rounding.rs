@@ -26,6 +26,9 @@ pub fn exact<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m> {
 
 /// `(inexact z)`
 pub fn inexact<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m> {
+    if let Some(fixnum) = value.as_fixnum() {
+        return mem.flonum(fixnum as f64);
+    }
     match number(mem, value)? {
         Number::Flonum(_) => Ok(value),
         other => mem.flonum(other.to_f64()),

@@ -470,7 +470,7 @@ impl<S: Source> Reader<S> {
                         while let Some(c) = self.peek() {
                             if c == '\n' && !ended {
                                 ended = true;
-                            } else if !matches!(c, ' ' | '\t') && !(c == '\r' && !ended) {
+                            } else if !(matches!(c, ' ' | '\t') || c == '\r' && !ended) {
                                 break;
                             }
                             self.next();

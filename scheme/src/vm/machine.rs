@@ -295,6 +295,10 @@ impl<'m, 's> Machine<'m, 's, '_> {
             self.pc -= 1;
             let word = self.mem.element(self.code, self.pc).bits();
             let deliver = Resume::Deliver { frame: self.fp + a(word), tail: false };
+            let trap = match name_of(op(word)) {
+                Some(name) => with_name(name, trap),
+                None => trap,
+            };
             self.handle(stack, trap, Resume::Instruction, deliver, true)
         }
     }
@@ -555,8 +559,8 @@ impl<'m, 's> Machine<'m, 's, '_> {
         let word = self.back.as_fixnum().expect("a segment has a frame on top") as usize;
         let delta = word & 0xffff;
         let base = self.top - delta;
-        for index in 0..delta {
-            stack[index] = self.mem.element(frames, base + index);
+        for (index, word) in stack[..delta].iter_mut().enumerate() {
+            *word = self.mem.element(frames, base + index);
         }
         let below = stack[0];
         if below.is_fixnum() {
@@ -1492,6 +1496,31 @@ fn wrong_count<'m>(mem: Mem<'m, '_>, callee: Value<'m>, count: usize) -> Trap<'m
         _ => format!("takes {least} argument{}", if least == 1 { "" } else { "s" }),
     };
     error_of("arity", format!("{name}: {wants}, not {count}"), &[])
+}
+
+/// The procedure that an instruction is, for messages.
+fn name_of(op: u8) -> Option<&'static str> {
+    Some(match op {
+        CAR => "car",
+        CDR => "cdr",
+        CAAR => "caar",
+        CADR => "cadr",
+        CDAR => "cdar",
+        CDDR => "cddr",
+        SET_CAR => "set-car!",
+        SET_CDR => "set-cdr!",
+        ADD | ADD_INT => "+",
+        SUB => "-",
+        MUL => "*",
+        QUOTIENT => "quotient",
+        REMAINDER => "remainder",
+        MODULO => "modulo",
+        VECTOR_REF => "vector-ref",
+        VECTOR_SET => "vector-set!",
+        VECTOR_LENGTH => "vector-length",
+        STRING_REF => "string-ref",
+        _ => return None,
+    })
 }
 
 /// Puts the builtin's name before an error's message.

@@ -400,13 +400,15 @@ impl<'v, 's> Vm<'v, 's> {
         Ok(())
     }
 
-    /// Gives up what was saved, and lets the next stretch begin with the error. False if nothing was saved.
+    /// Gives up what was saved, and lets the next stretch begin with the error. False if nothing was saved and
+    /// nothing else is left.
     fn out_of_memory(&mut self) -> bool {
-        if self.get(register::RAINY_DAY) == Value::FALSE {
-            return false;
-        }
+        let saved = self.get(register::RAINY_DAY) != Value::FALSE;
         self.set(register::RAINY_DAY, |_| Value::FALSE);
         self.set(register::SPARE, |_| Value::UNBOUND);
+        if !saved && self.cx.reserve(NoGc::MOST / 2).is_err() {
+            return false;
+        }
         self.state.resume = Resume::Raise { register: register::OUT_OF_MEMORY };
         self.state.reserved = 0;
         true
