@@ -65,6 +65,9 @@ impl<'a> Member<'a> {
 /// A workload of `firn stress` as the mutators of a scenario.
 pub type Driver<'a> = Box<dyn FnOnce(Bench<'_>) -> Result<Outcome, WorkloadError> + 'a>;
 
+/// What is done before anything runs.
+pub type Prepare<'a> = Box<dyn Fn(&Heap, &Stage) + 'a>;
+
 /// What a run consists of.
 pub struct Setup<'a> {
     /// The scenario.
@@ -82,7 +85,7 @@ pub struct Setup<'a> {
     /// Roles whose stalls count.
     pub victims: &'static [&'static str],
     /// Called with the heap before anything else runs.
-    pub prepare: Box<dyn Fn(&Heap, &Stage) + 'a>,
+    pub prepare: Prepare<'a>,
 }
 
 /// A run, and what only the figures need.

@@ -51,8 +51,8 @@ impl Distribution {
     pub fn from_parts(buckets: Vec<(u64, u64)>, total: u64, max: u64) -> Distribution {
         let count = buckets.iter().map(|b| b.1).sum();
         let mut d = Distribution { count, total, max, buckets, ..Distribution::default() };
-        if count > 0 {
-            d.mean = total / count;
+        if let Some(mean) = total.checked_div(count) {
+            d.mean = mean;
             (d.p50, d.p90, d.p99) = (d.at(0.5), d.at(0.9), d.at(0.99));
             (d.p999, d.p9999) = (d.at(0.999), d.at(0.9999));
         }

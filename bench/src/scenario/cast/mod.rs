@@ -38,7 +38,7 @@ impl Pace {
     }
 
     /// The time that the next call is due, skipping those that are past.
-    pub fn next(&mut self) -> u64 {
+    pub fn due(&mut self) -> u64 {
         if self.period > 0 {
             let now = clock::now();
             self.next += self.period * (1 + now.saturating_sub(self.next) / self.period);
@@ -49,7 +49,7 @@ impl Pace {
     /// Waits for it.
     pub fn wait(&mut self) {
         if self.period > 0 {
-            let due = self.next();
+            let due = self.due();
             clock::sleep_until(due);
         }
     }

@@ -87,7 +87,7 @@ pub fn mutator(heap: &Heap, stage: &Stage, n: usize, bytes: usize) {
         stage.arrive();
         let mut pace = Pace::new(1000);
         while !stage.over() {
-            let due = pace.next();
+            let due = pace.due();
             cx.blocking(|| clock::sleep_until(due));
             let mut begin = clock::now();
             for _ in 0..BATCH {
@@ -122,7 +122,7 @@ pub fn interface(heap: &Heap, stage: &Stage, bytes: usize) {
             if stage.over() {
                 break;
             }
-            let vsync = pace.next();
+            let vsync = pace.due();
             let mut begin = vsync;
             // In native code, as far as the heap is concerned: a collection may go on meanwhile, and hold the
             // lock in its pause.
