@@ -5,7 +5,7 @@
 //! values "the first group", the share whose rank sum is at least as extreme as the one seen.
 //! Equal values share the mean of their ranks, and the distribution is then that of these very
 //! ranks, so ties cost no exactness. Ranks are doubled to stay whole numbers. Beyond
-//! [`EXACT_WORK`] the normal approximation with corrections for ties and continuity takes over, and
+//! what is affordable the normal approximation with corrections for ties and continuity takes over, and
 //! [`MannWhitney::exact`] says so.
 
 /// Steps of the exact count that are affordable (a fraction of a second); 100 values against 100

@@ -6,6 +6,9 @@
   const SVG = "http://www.w3.org/2000/svg";
   const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 2", "12 4", "1 2", "6 2 1 2"];
 
+  // A ninth line has the first one's colour, but not its dashes.
+  const dash = (i) => DASHES[(i + 3 * Math.floor(i / 8)) % 8];
+
   const make = (name, attributes, text) => {
     const node = document.createElementNS(SVG, name);
     for (const key in attributes) node.setAttribute(key, attributes[key]);
@@ -151,7 +154,7 @@
     while (i + 1 < curve.x.length && curve.x[i + 1] <= x + 1e-9) i++;
     return curve.y[i];
   };
-  const series = (curves) => curves.map((c) => ({ name: c.name, color: c.color, dash: DASHES[c.color % 8] }));
+  const series = (curves) => curves.map((c) => ({ name: c.name, color: c.color, dash: dash(c.color) }));
   const lines = (f, curves, keep) => {
     for (const c of curves) {
       const group = f.svg.appendChild(make("g", { class: `s${c.color % 8}` }));
@@ -161,7 +164,7 @@
         group.appendChild(make("path", { class: "band", d: `${up}${back}Z` }));
       }
       for (const one of c.singles || []) group.appendChild(make("path", { class: "single", d: path(f, one.x, one.y, keep) }));
-      group.appendChild(make("path", { class: "line", d: path(f, c.x, c.y, keep), "stroke-dasharray": DASHES[c.color % 8] }));
+      group.appendChild(make("path", { class: "line", d: path(f, c.x, c.y, keep), "stroke-dasharray": dash(c.color) }));
     }
   };
 
@@ -221,7 +224,7 @@
       choice.tracks.forEach((t, i) => {
         const group = f.svg.appendChild(make("g", { class: `s${i % 8}` }));
         const values = t.worst.slice(first);
-        group.appendChild(make("path", { class: "line", d: path(f, places.slice(0, values.length), values, (v) => v > 0), "stroke-dasharray": DASHES[i % 8], style: "stroke-width:1.6" }));
+        group.appendChild(make("path", { class: "line", d: path(f, places.slice(0, values.length), values, (v) => v > 0), "stroke-dasharray": dash(i), style: "stroke-width:1.6" }));
         // A value without neighbours has no line.
         values.forEach((v, k) => {
           const alone = (j) => !(values[j] > 0);
@@ -229,7 +232,7 @@
         });
       });
       legend(tools, [
-        ...choice.tracks.map((t, i) => ({ name: t.name, color: i, dash: DASHES[i % 8] })),
+        ...choice.tracks.map((t, i) => ({ name: t.name, color: i, dash: dash(i) })),
         ...[...kinds].map((k) => ({ name: k === "mark" ? "marking" : "compacting", className: `phase-${k}`, fill: true, plain: true })),
       ]);
       reader(f, output, places, (k) => {
