@@ -337,20 +337,21 @@ impl Core {
 
     /// Makes a global root hold another address. The caller must be a running mutator.
     pub fn set_root(&self, place: usize, address: u64) {
-        self.log_root(self.roots.set(place, address));
+        let old = self.roots.set(place, address);
+        // Relaxed: a running mutator has seen the pause that switched it on.
+        if self.marking.load(Ordering::Relaxed) {
+            self.roots.log(|log| log.push_unmarked(self, old));
+        }
     }
 
     /// Forgets a global root. Any thread may.
     pub fn remove_root(&self, place: usize) {
-        self.roots.remove(place, |old| self.log_root(old));
-    }
-
-    /// Logs the address that a global root has lost, if marking is on.
-    fn log_root(&self, old: u64) {
-        // SeqCst: after the root was cleared; pairs with the store in `begin_marking`.
-        if self.marking.load(Ordering::SeqCst) {
-            RootQueue::new(self).push(old);
-        }
+        self.roots.remove(place, |log, old| {
+            // SeqCst: after the root was cleared; pairs with the store in `begin_marking`.
+            if self.marking.load(Ordering::SeqCst) {
+                log.push_unmarked(self, old);
+            }
+        });
     }
 
     /// Forwards all global roots: after the flip, before side tables are reset.
@@ -371,7 +372,7 @@ impl Core {
         self.late_page.store(late_page, Ordering::Relaxed);
         self.large_born_marked.store(true, Ordering::Relaxed);
         self.mark_ended.store(false, Ordering::Relaxed);
-        // SeqCst: before any root is read; pairs with the load in `log_root`.
+        // SeqCst: before any root is read; pairs with the load in `remove_root`.
         self.marking.store(true, Ordering::SeqCst);
     }
 
@@ -422,7 +423,8 @@ impl Operations for Core {
                 }
             }
             // A thread that is no mutator may be about to log a root: then marking goes on.
-            Op::FinalMark => self.roots.settled(|| {
+            Op::FinalMark => self.roots.settled(|log| {
+                log.flush(self);
                 if self.segments.is_empty() {
                     self.marking.store(false, Ordering::SeqCst);
                     self.mark_ended.store(true, Ordering::Relaxed);

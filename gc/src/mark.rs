@@ -245,47 +245,71 @@ fn missing_object(address: u64, header: Header) -> ! {
     )
 }
 
-/// Collects root addresses into segments.
-pub struct RootQueue<'a> {
-    core: &'a Core,
+/// Addresses on their way into segments.
+#[derive(Default)]
+pub struct RootLog {
     segment: Option<Segment>,
     len: usize,
 }
 
-impl<'a> RootQueue<'a> {
-    /// An empty queue.
-    pub fn new(core: &'a Core) -> RootQueue<'a> {
-        RootQueue { core, segment: None, len: 0 }
-    }
-
-    /// Queues the object at `address`, if it is one that gets marked.
-    pub fn push(&mut self, address: u64) {
-        let space = &self.core.space;
+impl RootLog {
+    /// Adds the object at `address`, if it is one that gets marked.
+    pub fn push(&mut self, core: &Core, address: u64) {
+        let space = &core.space;
         let offset = (address as usize).wrapping_sub(space.current().base());
-        if offset >= self.core.late_page() * space.geometry.page {
+        if offset >= core.late_page() * space.geometry.page {
             if space.large.contains(address as usize) {
                 space.large.mark(address as usize);
             }
             return;
         }
-        let segment = self.segment.get_or_insert_with(|| self.core.segments.acquire());
+        let segment = self.segment.get_or_insert_with(|| core.segments.acquire());
         // SAFETY: the segment is held and has room: it is submitted when full.
-        unsafe { self.core.segments.words(segment).add(self.len).write(address) };
+        unsafe { core.segments.words(segment).add(self.len).write(address) };
         self.len += 1;
         if self.len == CAPACITY {
-            self.flush();
+            self.flush(core);
         }
     }
 
-    fn flush(&mut self) {
-        if let Some(segment) = self.segment.take() {
-            self.core.segments.submit(segment, std::mem::take(&mut self.len), false);
+    /// As [`RootLog::push`], unless the object is marked already.
+    pub fn push_unmarked(&mut self, core: &Core, address: u64) {
+        let space = &core.space;
+        let offset = (address as usize).wrapping_sub(space.current().base());
+        let moves = offset < core.late_page() * space.geometry.page;
+        if !(moves && space.blocks.is_marked(offset / WORD)) {
+            self.push(core, address);
         }
+    }
+
+    /// Queues what has been added.
+    pub fn flush(&mut self, core: &Core) {
+        if let Some(segment) = self.segment.take() {
+            core.segments.submit(segment, std::mem::take(&mut self.len), false);
+        }
+    }
+}
+
+/// Collects root addresses into segments.
+pub struct RootQueue<'a> {
+    core: &'a Core,
+    log: RootLog,
+}
+
+impl<'a> RootQueue<'a> {
+    /// An empty queue.
+    pub fn new(core: &'a Core) -> RootQueue<'a> {
+        RootQueue { core, log: RootLog::default() }
+    }
+
+    /// Queues the object at `address`, if it is one that gets marked.
+    pub fn push(&mut self, address: u64) {
+        self.log.push(self.core, address);
     }
 }
 
 impl Drop for RootQueue<'_> {
     fn drop(&mut self) {
-        self.flush();
+        self.log.flush(self.core);
     }
 }

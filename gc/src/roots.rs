@@ -9,8 +9,8 @@
 //!
 //! Invariants: between two cycles every root has the current parity; a mutator reads and replaces roots only
 //! between its safepoints, so the parity stays the same meanwhile; a place that is not in use holds address
-//! 0. The lock guards which places are free. The collector takes it only to look whether somebody else has it
-//! ([`GlobalRoots::settled`]), so that no thread waits here for a collector thread.
+//! 0. The lock guards which places are free, and the log. The collector takes it in a pause only, if nobody else
+//! has it ([`GlobalRoots::settled`]): no mutator ever waits here for a collector thread.
 //!
 //! **Marking.** Replacing or removing a root logs what it held, as a store into the heap does. A root may be
 //! dropped by a thread that is no mutator and that no pause stops: it clears the place first and then looks
@@ -18,6 +18,7 @@
 //! consistent. So either it logs, or nobody can have read the root since marking began. It does so under the
 //! lock; and marking does not end while the lock is taken.
 
+use crate::mark::RootLog;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
@@ -34,7 +35,16 @@ pub struct GlobalRoots {
     /// Places that have ever been in use.
     used: AtomicUsize,
     parity: AtomicU64,
-    free: Mutex<Vec<usize>>,
+    ledger: Mutex<Ledger>,
+}
+
+/// What the lock guards.
+#[derive(Default)]
+struct Ledger {
+    /// Places that are not in use.
+    free: Vec<usize>,
+    /// What roots held that were replaced or removed during marking.
+    log: RootLog,
 }
 
 impl Default for GlobalRoots {
@@ -43,7 +53,7 @@ impl Default for GlobalRoots {
             buckets: [const { OnceLock::new() }; BUCKETS],
             used: AtomicUsize::new(0),
             parity: AtomicU64::new(0),
-            free: Mutex::default(),
+            ledger: Mutex::default(),
         }
     }
 }
@@ -68,8 +78,8 @@ impl GlobalRoots {
 
     /// Adds a root; returns its place. Only for a running mutator.
     pub fn add(&self, address: u64) -> usize {
-        let mut free = self.free.lock().unwrap();
-        let index = free.pop().unwrap_or_else(|| {
+        let mut ledger = self.ledger.lock().unwrap();
+        let index = ledger.free.pop().unwrap_or_else(|| {
             // Relaxed, both: written under the lock; `each` reads it with the order of the buckets.
             let index = self.used.load(Ordering::Relaxed);
             let bucket = split(index).0;
@@ -114,17 +124,23 @@ impl GlobalRoots {
 
     /// Forgets a root; calls `gone` with the address it held, not forwarded, before anybody can think that no
     /// removal is under way. Any thread may.
-    pub fn remove(&self, index: usize, gone: impl FnOnce(u64)) {
-        let mut free = self.free.lock().unwrap();
+    pub fn remove(&self, index: usize, gone: impl FnOnce(&mut RootLog, u64)) {
+        let mut ledger = self.ledger.lock().unwrap();
         // SeqCst: see the essay on marking.
-        gone(self.place(index).swap(0, Ordering::SeqCst) & !PARITY);
-        free.push(index);
+        let old = self.place(index).swap(0, Ordering::SeqCst) & !PARITY;
+        gone(&mut ledger.log, old);
+        ledger.free.push(index);
     }
 
-    /// Calls `settle` if no root is being added or removed just now; otherwise does nothing.
-    pub fn settled(&self, settle: impl FnOnce()) {
-        if let Ok(_free) = self.free.try_lock() {
-            settle();
+    /// Calls `write` with the log.
+    pub fn log(&self, write: impl FnOnce(&mut RootLog)) {
+        write(&mut self.ledger.lock().unwrap().log);
+    }
+
+    /// Calls `settle` with the log if no root is being added or removed just now; otherwise does nothing.
+    pub fn settled(&self, settle: impl FnOnce(&mut RootLog)) {
+        if let Ok(mut ledger) = self.ledger.try_lock() {
+            settle(&mut ledger.log);
         }
     }
 
@@ -204,7 +220,7 @@ mod tests {
     fn a_place_is_used_again_and_shows_nothing_in_between() {
         let roots = GlobalRoots::default();
         let (one, two) = (roots.add(8), roots.add(16));
-        roots.remove(one, |old| assert_eq!(old, 8));
+        roots.remove(one, |_, old| assert_eq!(old, 8));
         roots.flip();
         roots.forward_all(|address| address + 800);
         let mut seen = Vec::new();
@@ -219,9 +235,9 @@ mod tests {
     fn marking_is_not_settled_while_a_root_goes() {
         let roots = GlobalRoots::default();
         let index = roots.add(8);
-        roots.remove(index, |_| roots.settled(|| unreachable!("a removal is under way")));
+        roots.remove(index, |_, _| roots.settled(|_| unreachable!("a removal is under way")));
         let mut settled = false;
-        roots.settled(|| settled = true);
+        roots.settled(|_| settled = true);
         assert!(settled);
     }
 

@@ -92,30 +92,39 @@ impl PingPong {
         }
     }
 
-    /// Moves free pages to the parking range; gives back to the kernel what finds no place there.
+    /// Moves free pages to the parking range, where they fill one run after the other: what is scattered here
+    /// comes out there as whole runs. Gives back to the kernel what finds no place.
     fn park(&self, space: &Space, range: usize) {
         let page = space.geometry.page;
         let pool = &space.ranges[range].pool;
-        let mut slot = 0;
+        let (mut slot, mut filled) = (0, 0);
         while let Some(taken) = pool.take(RUN) {
-            // Acquire: pairs with the release in `left`.
-            while slot < self.parked.len() && self.parked[slot].load(Ordering::Acquire) != 0 {
-                slot += 1;
-            }
-            for (first, count, zeroed) in taken.runs() {
-                let from = space.ranges[range].base() + first * page;
-                let mut stay = low_mask(count);
-                if slot < self.parked.len() {
-                    let place = slot * RUN + first % RUN;
-                    let to = space.parking.base() + place * page;
-                    let moved = self.installer.move_run(to, from, count).published;
-                    self.parked[slot].fetch_add(moved.count_ones(), Ordering::Relaxed);
-                    let bits = moved << (first % RUN);
-                    space.parking.pool.put_mask(slot, bits, if zeroed { bits } else { 0 });
-                    stay &= !moved;
-                }
-                for bit in (0..count).filter(|bit| stay >> bit & 1 != 0) {
-                    self.discard(space, from + bit * page, 1);
+            for (mut first, mut count, zeroed) in taken.runs() {
+                while count > 0 {
+                    // Acquire: pairs with the release in `left`.
+                    while filled == 0
+                        && slot < self.parked.len()
+                        && self.parked[slot].load(Ordering::Acquire) != 0
+                    {
+                        slot += 1;
+                    }
+                    let part = count.min(RUN - filled);
+                    let from = space.ranges[range].base() + first * page;
+                    let mut stay = low_mask(part);
+                    if slot < self.parked.len() {
+                        let to = space.parking.base() + (slot * RUN + filled) * page;
+                        let moved = self.installer.move_run(to, from, part).published;
+                        self.parked[slot].fetch_add(moved.count_ones(), Ordering::Relaxed);
+                        let bits = moved << filled;
+                        space.parking.pool.put_mask(slot, bits, if zeroed { bits } else { 0 });
+                        stay &= !moved;
+                    }
+                    for bit in (0..part).filter(|bit| stay >> bit & 1 != 0) {
+                        self.discard(space, from + bit * page, 1);
+                    }
+                    (first, count) = (first + part, count - part);
+                    filled = (filled + part) % RUN;
+                    slot += (filled == 0) as usize;
                 }
             }
         }
