@@ -603,6 +603,9 @@ impl Unit<'_> {
                 if index + 2 != parts.len() {
                     return self.error(clause, "cond: else must be the last clause");
                 }
+                if items.len() < 2 {
+                    return self.error(clause, "cond: an expression must follow else");
+                }
                 clauses.push((None, self.exprs(&items[1..], env)?, false));
             } else if items.len() == 3 && self.special(items[1], env) == Some(Special::Arrow) {
                 let test = self.expr(items[0], env)?;

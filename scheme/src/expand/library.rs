@@ -108,7 +108,7 @@ impl Unit<'_> {
                 return Ok(items[1..].to_vec());
             }
         }
-        Ok(Vec::new())
+        self.error(id, "cond-expand: no requirement is met, and there is no else")
     }
 
     fn requirement(&mut self, id: Id) -> Result<bool> {

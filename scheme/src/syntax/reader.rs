@@ -358,7 +358,9 @@ impl<S: Source> Reader<S> {
                     "eof" => return Ok(Some(Token::Datum(Node::Eof))),
                     "unspecific" => return Ok(Some(Token::Datum(Node::Unspecified))),
                     // The first line of a script.
-                    _ if at == (Location { line: 1, column: 1 }) => {
+                    _ if at == (Location { line: 1, column: 1 })
+                        && (word.is_empty() || word.starts_with('/')) =>
+                    {
                         while self.next().is_some_and(|c| c != '\n') {}
                     }
                     _ => {

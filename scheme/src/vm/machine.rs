@@ -270,6 +270,8 @@ impl<'m, 's> Machine<'m, 's, '_> {
             }
             Resume::Raise { register } => {
                 let object = self.mem.element(self.registers, register);
+                // The place of an error is that of the instruction before the next one.
+                self.pc += 1;
                 if let Some(exit) = self.raise(stack, object, self.fp + self.frame_size()) {
                     return exit;
                 }
