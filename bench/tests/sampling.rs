@@ -129,8 +129,8 @@ fn counts_agree_with_an_independent_recording() {
             sums[usize::from(*write)] += usage.wait.decades.count;
         }
     }
-    // mmap, mprotect, munmap; and the first fault and mincore.
-    assert!(writes >= 3 * 2_000 * 3 && reads >= 3 * 2_000 * 2, "{reads} {writes}");
+    // mmap, mprotect, munmap; and mincore (the first fault too, unless a neighbour's anon_vma serves it).
+    assert!(writes >= 3 * 2_000 * 3 && reads >= 3 * 2_000, "{reads} {writes}");
     // A thread's name is set by itself: what it did before, perf files under its parent's.
     let close = |a: u64, b: u64| a.abs_diff(b) <= 3 * 5;
     assert!(close(sums[0], reads) && close(sums[1], writes), "{sums:?}, perf {reads} {writes}");
@@ -231,7 +231,8 @@ fn a_slow_lock_holder_appears_with_the_right_size_and_name() {
     assert!(in_lock <= slept && in_lock as f64 >= 0.5 * slept as f64, "{in_lock} of {slept}");
     let off = in_lock + blocked.run_queue_ns.unwrap();
     assert!(off as f64 >= 0.8 * waited as f64, "off {off}, waited {waited}");
-    assert!(in_lock <= waited, "{in_lock} of {waited}");
+    // The scheduler's records enclose the lock's by a little.
+    assert!(in_lock as f64 <= 1.01 * waited as f64, "{in_lock} of {waited}");
 
     for (list, what) in [(&run.worst_frames, "frame"), (&run.worst_stalls, "mincore")] {
         let worst = list.first().expect("there is one");

@@ -2,6 +2,7 @@
 //! pause must not leave an address queued, which the next cycle would take for one of the new range.
 
 use firn::{Heap, Options, OutOfMemory, Root, Trace};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Trace)]
@@ -14,12 +15,15 @@ fn roots_dropped_beside_collections_leave_nothing_queued() {
     let heap = Heap::new(&Options::parse("heap=16m").unwrap()).unwrap();
     let (send, receive) = std::sync::mpsc::sync_channel::<Vec<Root<Node>>>(2);
     let done = AtomicBool::new(false);
+    // The mutator's own collection comes first: afterwards no cycle runs but the one waited for.
+    let collected = Barrier::new(2);
     std::thread::scope(|threads| {
         let dropper = threads.spawn(move || receive.into_iter().for_each(drop));
         threads.spawn(|| {
             heap.attach(|cx| {
                 let node = cx.alloc(Node { key: 7 })?;
                 cx.collect();
+                collected.wait();
                 for _ in 0..400 {
                     let roots = (0..20_000).map(|_| cx.global(node.get(cx))).collect();
                     let send = &send;
@@ -32,6 +36,7 @@ fn roots_dropped_beside_collections_leave_nothing_queued() {
             drop(send);
         });
         threads.spawn(|| {
+            collected.wait();
             while !done.load(Ordering::Relaxed) {
                 heap.collect();
                 assert!(heap.core().segments.is_empty(), "marking work is left over");
