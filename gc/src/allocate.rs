@@ -77,7 +77,16 @@ impl Core {
     fn chunk(&self, pages: usize) -> Option<Chunk> {
         // Free pages beyond the limit are compaction's (it copies before it recycles), and go back to the
         // kernel at the cycle's end.
-        let room = self.space.geometry.limit_pages.saturating_sub(self.in_use());
+        let limit = self.space.geometry.limit_pages;
+        // Pages that were copied have exceeded the budget; what has come back makes up for them first. Mutators see
+        // to it, a run at a time: it takes `mmap_lock`, which a collector thread of low priority must not hold
+        // while it is descheduled.
+        let over = self.space.committed().saturating_sub(limit);
+        let spare = self.space.free_pages().saturating_sub(RESERVE);
+        if over.min(spare) > 0 {
+            self.backend.release(&self.space, over.min(spare).min(RUN));
+        }
+        let room = limit.saturating_sub(self.in_use());
         let pages = pages.min(64).min(room);
         if pages == 0 {
             return None;

@@ -9,7 +9,7 @@
 //! somebody else has published meanwhile; their hazards say what they read. What lies below both goes to the
 //! back end at once: it is the memory that the next runs are built in, and that mutators allocate from.
 
-use crate::allocate::{READY_WHILE_COMPACTING, RESERVE};
+use crate::allocate::READY_WHILE_COMPACTING;
 use crate::backend::{Source, Staging};
 use crate::build::{Builder, PageKind};
 use crate::core::{Core, phase};
@@ -269,12 +269,6 @@ fn recycle(core: &Core, shared: &CompactShared) {
     };
     let limit = held_back(core, &builder, spent, view.marked_pages);
     give_back(core, &builder, &mut frontier.from, limit);
-    // Pages that were copied have exceeded the budget; what comes back makes up for them before anything else.
-    let over = core.space.committed().saturating_sub(core.space.geometry.limit_pages);
-    let spare = core.space.free_pages().saturating_sub(RESERVE);
-    if over.min(spare) > 0 {
-        core.backend.release(&core.space, over.min(spare));
-    }
     core.memory_freed();
     let late_before = frontier.late;
     while frontier.late < view.total_pages && published(frontier.late) {

@@ -95,7 +95,8 @@ fn a_spikes_memory_is_given_back_within_two_cycles() {
     ] {
         let Some(heap) = heap(&format!("heap=256m,min-free=4m,trim=true,{way}")) else { continue };
         heap.attach(|cx| spike(cx, 120 * MIB)).unwrap();
-        let high = resident(&heap);
+        // A cycle of the heap's own may end after the list is dropped.
+        let high = heap.stats().most_footprint_bytes;
         assert!(high > 110 * MIB, "{way}: {} MiB", high / MIB);
         heap.collect();
         heap.collect();
