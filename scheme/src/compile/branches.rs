@@ -3,8 +3,9 @@
 //! A test is compiled for what it decides ([`Generator::branch`]): `and`, `or`, `not` and nested conditions become
 //! jumps, comparisons the instructions that compare and jump, with a small constant in them where there is room.
 //!
-//! Invariants: after [`Generator::branch`] as many registers are in use as before. A test that is known when it is compiled leaves
-//! either nothing or a jump. What counts as a test ([`is_test`]) is exactly what [`Generator::test`] compiles.
+//! Invariants: after [`Generator::branch`] as many registers are in use as before. A test that is known when it is
+//! compiled leaves either nothing or a jump. What counts as a test ([`is_test`]) is exactly what [`Generator::test`]
+//! compiles.
 //!
 //! Called by the generator for `if`, and for a test whose value is wanted.
 
