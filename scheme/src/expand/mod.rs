@@ -9,9 +9,12 @@
 //! top-level environments and libraries live in the [`Compiler`]. A top-level name denotes a special form, a
 //! macro, or a global by number; the globals' cells are in the heap.
 
+mod bindings;
 pub mod body;
+mod conditionals;
 pub mod forms;
 pub mod library;
+mod quasiquote;
 pub mod rules;
 
 use crate::builtins::Builtin;
