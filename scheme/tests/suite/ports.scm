@@ -1,5 +1,5 @@
 ;; R7RS 6.13: ports, input, output.
-(import (scheme base) (scheme write) (scheme read) (scheme file) (scheme char) (scheme process-context) (scheme load) (scheme eval))
+(import (scheme base) (scheme write) (scheme read) (scheme file) (scheme char) (scheme process-context) (scheme load) (scheme eval) (scheme time))
 (include "test.scm")
 
 (section "6.13.1 Ports")
@@ -88,7 +88,7 @@
 (test 200002 (string-length (let loop ((i 0) (x '())) (if (= i 100000) (written x) (loop (+ i 1) (list x))))))
 
 (section "6.13 Files")
-(define name (string-append (or (get-environment-variable "TMPDIR") "/tmp") "/scheme-suite-" (number->string (exact (floor (* 1000 (abs (+ 0.5 (length (command-line)))))))) "-" "ports.tmp"))
+(define name (string-append (or (get-environment-variable "TMPDIR") "/tmp") "/scheme-suite-" (number->string (exact (floor (* 1e6 (current-second))))) "-" (number->string (current-jiffy)) "-ports.tmp"))
 (if (file-exists? name) (delete-file name))
 (test #f (file-exists? name))
 (call-with-output-file name (lambda (p) (write '(saved "data" #\λ 1.5) p) (newline p) (display "second line →" p)))
