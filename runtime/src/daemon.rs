@@ -300,7 +300,9 @@ impl Loop {
                 let core = &self.shared.core;
                 core.withdraw_ready();
                 let spare = core.space.free_pages();
-                core.backend.release(&core.space, spare / 2);
+                let limit = core.space.geometry.limit_pages;
+                let over = core.space.committed().saturating_sub(limit);
+                core.backend.release(&core.space, over.max(spare / 2));
             }
             Task::Transition(background) => {
                 self.shared.background.store(background, Ordering::Relaxed);

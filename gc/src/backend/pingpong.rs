@@ -363,14 +363,15 @@ impl Backend for PingPong {
         }
     }
 
-    fn finish(&self, space: &Space, _view: &View) -> usize {
+    fn finish(&self, _space: &Space, _view: &View) -> usize {
         if let Some(vault) = &self.vault {
             // SAFETY: no page of the from-range is read any more.
             let gone = unsafe { advise(vault.base(), vault.len(), Advice::DontNeed) };
             debug_assert!(gone.is_ok());
         }
-        let over = space.committed().saturating_sub(space.geometry.limit_pages);
-        self.release(space, over)
+        // What is over the limit goes back when mutators next need a chunk, or by trimming: `madvise` takes
+        // `mmap_lock`, and a collector thread of low priority that is descheduled with it holds everybody up.
+        0
     }
 
     fn release(&self, space: &Space, pages: usize) -> usize {
