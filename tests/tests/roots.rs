@@ -72,11 +72,13 @@ fn roots_are_read_and_replaced_by_many_threads_while_cycles_go_on() {
                 .collect();
             let cycles = threads.spawn(|| {
                 let mut cycles = 0;
-                while !stop.load(Ordering::Relaxed) {
+                loop {
                     heap.collect();
                     cycles += 1;
+                    if stop.load(Ordering::Relaxed) {
+                        break cycles;
+                    }
                 }
-                cycles
             });
             let ended: Vec<_> = readers.into_iter().map(|thread| thread.join()).collect();
             stop.store(true, Ordering::Relaxed);
