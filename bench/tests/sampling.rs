@@ -129,8 +129,8 @@ fn counts_agree_with_an_independent_recording() {
             sums[usize::from(*write)] += usage.wait.decades.count;
         }
     }
-    // mmap, mprotect, munmap; and mincore (the first fault too, unless a neighbour's anon_vma serves it).
-    assert!(writes >= 3 * 2_000 * 3 && reads >= 3 * 2_000, "{reads} {writes}");
+    // mmap, mprotect, munmap; and the first fault and mincore.
+    assert!(writes >= 3 * 2_000 * 3 && reads >= 3 * 2_000 * 2, "{reads} {writes}");
     // A thread's name is set by itself: what it did before, perf files under its parent's.
     let close = |a: u64, b: u64| a.abs_diff(b) <= 3 * 5;
     assert!(close(sums[0], reads) && close(sums[1], writes), "{sums:?}, perf {reads} {writes}");
@@ -154,15 +154,8 @@ fn answered(answers: &mut File, recorder: &mut std::process::Child) -> bool {
     false
 }
 
-/// On a busy machine the victim may spend a run's waits on a processor instead of asleep: one of three runs has to
-/// show all of it.
 #[test]
 fn a_slow_lock_holder_appears_with_the_right_size_and_name() {
-    let shown = (0..3).any(|_| std::panic::catch_unwind(slow_lock_holder_is_shown).is_ok());
-    assert!(shown, "none of three runs shows the holder; what each lacks is said above");
-}
-
-fn slow_lock_holder_is_shown() {
     let _alone = alone();
     let gather = Gather::start(Want { events: true, probe: false });
     if gather.sampler().is_none() {
@@ -238,8 +231,7 @@ fn slow_lock_holder_is_shown() {
     assert!(in_lock <= slept && in_lock as f64 >= 0.5 * slept as f64, "{in_lock} of {slept}");
     let off = in_lock + blocked.run_queue_ns.unwrap();
     assert!(off as f64 >= 0.8 * waited as f64, "off {off}, waited {waited}");
-    // The scheduler's records enclose the lock's by a little.
-    assert!(in_lock as f64 <= 1.01 * waited as f64, "{in_lock} of {waited}");
+    assert!(in_lock <= waited, "{in_lock} of {waited}");
 
     for (list, what) in [(&run.worst_frames, "frame"), (&run.worst_stalls, "mincore")] {
         let worst = list.first().expect("there is one");

@@ -25,9 +25,8 @@ impl Core {
     pub(crate) fn retire(&self, mutator: &Mutator) {
         // SAFETY: called for the mutator's part of a request, or on its own thread.
         let local = unsafe { mutator.local() };
-        let range = self.space.current_index();
         if let Some(rest) = local.tlab.retire(self.space.geometry.page) {
-            self.backend.give_back(&self.space, range, rest.first, rest.pages, rest.zeroed);
+            self.put_back(rest);
         }
     }
 
@@ -75,12 +74,10 @@ impl Core {
 
     /// A chunk of up to `pages` pages (at most 64).
     fn chunk(&self, pages: usize) -> Option<Chunk> {
-        // Free pages beyond the limit are compaction's (it copies before it recycles), and go back to the
-        // kernel at the cycle's end.
         let limit = self.space.geometry.limit_pages;
-        // Pages that were copied have exceeded the budget; what has come back makes up for them first. Mutators see
-        // to it, a run at a time: it takes `mmap_lock`, which a collector thread of low priority must not hold
-        // while it is descheduled.
+        // Compaction copies before it recycles, and so exceeds the budget; what has come back makes up for that
+        // first. Mutators see to it, a run at a time: it takes `mmap_lock`, which a collector thread of low
+        // priority must not hold while it is descheduled.
         let over = self.space.committed().saturating_sub(limit);
         let spare = self.space.free_pages().saturating_sub(RESERVE);
         if over.min(spare) > 0 {
@@ -146,7 +143,7 @@ impl Core {
         }
     }
 
-    /// Takes all ready chunks back. Only for the coordinating thread, between cycles.
+    /// Takes all ready chunks back.
     pub fn withdraw_ready(&self) {
         while self.dissolve_ready() {}
     }
@@ -250,12 +247,9 @@ impl Core {
             have += got;
             if got == 0 && !self.dissolve_ready() {
                 // Not enough after all: what there is becomes free pages of the range.
-                let range = self.space.current_index();
-                let mut done = 0;
-                while done < have {
-                    let part = (have - done).min(64);
-                    self.backend.give_back(&self.space, range, first + done, part, 0);
-                    done += part;
+                for done in (0..have).step_by(RUN) {
+                    let pages = RUN.min(have - done);
+                    self.put_back(Chunk { first: first + done, pages, zeroed: 0 });
                 }
                 return None;
             }

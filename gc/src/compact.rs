@@ -328,7 +328,8 @@ fn give_back(core: &Core, builder: &Builder<'_>, from: &mut usize, limit: usize)
 }
 
 /// After all collector threads are out of work: publishes what is left (pages whose claimers have not
-/// finished, or that the kernel refused), closes the compaction to faults, waits for the last handler to leave, and recycles the rest.
+/// finished, or that the kernel refused), closes the compaction to faults, waits for the last handler to leave,
+/// and recycles the rest.
 pub fn complete(core: &Core, shared: &CompactShared) {
     // SAFETY: called after the flip.
     let view = unsafe { core.view() };

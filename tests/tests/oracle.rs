@@ -5,31 +5,10 @@
 //! `FIRN_ORACLE_SEEDS=N` runs N seeds of each kind instead of the default (a few hundred in all).
 
 use firn::{CycleSummary, Event, Heap, Listener, Options};
+use firn_bench::selftest::{WAYS, axes};
 use firn_bench::workloads::graph::{self, GraphParams};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Back ends with fault delivery and installation; the first is the reference.
-const WAYS: &[&str] = &[
-    "backend=stw",
-    "backend=pingpong,fault=sigbus,install=move",
-    "backend=pingpong,fault=sigbus,install=copy",
-    "backend=pingpong,fault=thread,install=move",
-    "backend=pingpong,fault=thread,install=copy",
-    "backend=art,fault=sigbus,install=copy",
-    "backend=art,fault=sigbus,install=move",
-    "backend=art,fault=thread,install=copy",
-    "backend=art,fault=thread,install=move",
-    "backend=mprotect",
-];
-
-/// The axes that cross with every way: each seed takes the next combination.
-fn axes(seed: u64) -> String {
-    let workers = [1, 2][seed as usize % 2];
-    let batch = [1, 7, 64][seed as usize / 2 % 3];
-    let dense = [101, 50][seed as usize / 6 % 2];
-    format!("workers={workers},batch={batch},dense={dense}")
-}
 
 /// Seeds to run: what the environment says, or `default`.
 fn seeds(default: u64) -> std::ops::Range<u64> {

@@ -49,7 +49,11 @@ fn roots_are_read_and_replaced_by_many_threads_while_cycles_go_on() {
                     let (heap, roots) = (&heap, &roots);
                     threads.spawn(move || {
                         heap.attach(|cx| {
-                            for turn in 0..30_000usize {
+                            let begun = heap.stats().cycles;
+                            // Until a cycle has begun and ended beside them, however fast they are.
+                            for turn in (0usize..).take_while(|turn| {
+                                *turn < 30_000 || heap.stats().cycles < begun + 2
+                            }) {
                                 let index = (turn * 17 + thread * 911) % roots.len();
                                 let key = index as u64;
                                 cx.scope(|cx| {
@@ -72,13 +76,11 @@ fn roots_are_read_and_replaced_by_many_threads_while_cycles_go_on() {
                 .collect();
             let cycles = threads.spawn(|| {
                 let mut cycles = 0;
-                loop {
+                while !stop.load(Ordering::Relaxed) {
                     heap.collect();
                     cycles += 1;
-                    if stop.load(Ordering::Relaxed) {
-                        break cycles;
-                    }
                 }
+                cycles
             });
             let ended: Vec<_> = readers.into_iter().map(|thread| thread.join()).collect();
             stop.store(true, Ordering::Relaxed);

@@ -72,11 +72,10 @@ mod tests {
     #[test]
     fn notes_between_two_kernels_include_the_newer_one_s_release() {
         let releases = |from, to| -> Vec<String> {
-            let mut all: Vec<_> = between(from, to).into_iter().map(|n| n.release).collect();
-            all.dedup();
-            all
+            between(from, to).into_iter().map(|n| n.release).collect()
         };
-        assert_eq!(releases("6.1.0-50", "6.9"), ["6.4", "6.6", "6.8", "6.9"]);
+        // 6.4 has two.
+        assert_eq!(releases("6.1.0-50", "6.9"), ["6.4", "6.4", "6.6", "6.8", "6.9"]);
         assert_eq!(releases("6.12.107+deb13", "6.12.117"), Vec::<String>::new());
         assert!(releases("6.12", "7.2").contains(&"7.2".to_owned()));
     }
