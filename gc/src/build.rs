@@ -116,11 +116,12 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Asks for the memory that building to-page `page` reads first. The rest of it is a stream, which
-    /// processors recognise themselves.
+    /// Asks for the memory that building to-page `page` reads, as far as one page goes: all of it is on its way
+    /// before the first word is needed. (Asking for 24 lines and leaving the rest to the processor cost a
+    /// faulting thread 0.2 to 0.3 us more, of 1.2 us from the claim to the built page.)
     #[inline(always)]
     pub fn prefetch_source(&self, page: usize) {
-        const LINES: usize = 24;
+        const LINES: usize = 64;
         const LINE: usize = 64;
         let from = if page < self.view.marked_pages {
             let block = self.space.start(page).block;

@@ -9,10 +9,9 @@ use crate::plan::blocks_below;
 use firn_heap::WORD;
 use firn_heap::layout::{Header, Slot};
 use firn_heap::sys::map::{Advice, MapError, Reservation, advise};
-use firn_heap::sys::signal::{self, Previous};
+use firn_heap::sys::signal::{self, Previous, Replaced};
 use firn_heap::sys::thread::monotonic_ns;
 use firn_heap::sys::uffd::Userfaultfd;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// What the floors of a heap's present contents took.
@@ -117,7 +116,7 @@ static RAW: AtomicPtr<Userfaultfd> = AtomicPtr::new(std::ptr::null_mut());
 static RAW_BASE: AtomicUsize = AtomicUsize::new(0);
 static RAW_LEN: AtomicUsize = AtomicUsize::new(0);
 static RAW_SOURCE: AtomicUsize = AtomicUsize::new(0);
-static RAW_PREVIOUS: OnceLock<Previous> = OnceLock::new();
+static RAW_PREVIOUS: AtomicPtr<Previous> = AtomicPtr::new(std::ptr::null_mut());
 
 /// # Safety
 /// For the kernel to call.
@@ -137,10 +136,10 @@ unsafe extern "C" fn raw_handler(
         let _ = unsafe { &*uffd }.copy(place, RAW_SOURCE.load(Ordering::Relaxed), page, false);
         return;
     }
-    if let Some(previous) = RAW_PREVIOUS.get() {
-        // SAFETY: called from a handler with the kernel's arguments.
-        unsafe { signal::chain(signal, info, context, previous) };
-    }
+    // Acquire: pairs with the release in `Replaced::new`, which stores it before this handler can run.
+    let previous = RAW_PREVIOUS.load(Ordering::Acquire);
+    // SAFETY: never freed; called from a handler with the kernel's arguments.
+    unsafe { signal::chain(signal, info, context, &*previous) };
 }
 
 /// Nanoseconds of each of `pages` accesses to missing pages that a SIGBUS handler fills by COPY: the floor of
@@ -166,9 +165,11 @@ pub fn raw_faults(pages: usize) -> Result<Vec<u64>, String> {
     RAW_LEN.store(range.len(), Ordering::Relaxed);
     RAW_SOURCE.store(source.base(), Ordering::Relaxed);
     RAW.store(&raw const *uffd as *mut Userfaultfd, Ordering::Release);
+    // In front of the collector's own handler for as long as this takes: passing signals on costs time, which
+    // must not count on either side.
     // SAFETY: the handler is signal-safe and chains.
-    let installed = unsafe { signal::install(libc::SIGBUS, raw_handler, &RAW_PREVIOUS) };
-    installed.map_err(|error| format!("SIGBUS handler: {error}"))?;
+    let handler = unsafe { Replaced::new(libc::SIGBUS, raw_handler, &RAW_PREVIOUS) };
+    let handler = handler.map_err(|error| format!("SIGBUS handler: {error}"))?;
     let mut times = Vec::with_capacity(pages);
     for number in 0..pages {
         // Scattered, as a program's faults are: by a stride that meets every page.
@@ -178,6 +179,7 @@ pub fn raw_faults(pages: usize) -> Result<Vec<u64>, String> {
         unsafe { ((range.base() + number * page) as *const u64).read_volatile() };
         times.push(monotonic_ns() - begin);
     }
+    drop(handler);
     RAW.store(std::ptr::null_mut(), Ordering::Release);
     Ok(times)
 }

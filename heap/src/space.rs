@@ -99,6 +99,12 @@ impl Geometry {
         self.pages * self.page
     }
 
+    /// Pages in the parking range. What faulting threads build is beyond the limit for a while, up to a
+    /// range's worth if nobody else compacts, and runs that are only partly used up are places lost.
+    pub fn parking_pages(&self) -> usize {
+        2 * self.pages
+    }
+
     /// Blocks in a page.
     pub fn page_blocks(&self) -> usize {
         self.page / BLOCK_BYTES
@@ -115,8 +121,8 @@ pub struct Range {
 }
 
 impl Range {
-    fn new(geometry: &Geometry, name: &str, shared: bool) -> Result<Range, MapError> {
-        let bytes = geometry.range_bytes();
+    fn new(page: usize, pages: usize, name: &str, shared: bool) -> Result<Range, MapError> {
+        let bytes = page * pages;
         // 1 GiB alignment lets `mremap` move whole page-table pages; small ranges gain nothing from
         // more than 2 MiB and would only scatter.
         let align = if bytes >= 1 << 30 { 1 << 30 } else { 1 << 21 };
@@ -130,7 +136,7 @@ impl Range {
             // SAFETY: neither advice touches contents. A refusal (a kernel without THP) is harmless.
             let _ = unsafe { advise(memory.base(), bytes, advice) };
         }
-        Ok(Range { memory, pool: PagePool::new(geometry.pages)?, alias })
+        Ok(Range { memory, pool: PagePool::new(pages)?, alias })
     }
 
     /// First address.
@@ -233,10 +239,10 @@ impl Space {
         let _ = unsafe { advise(zero.base(), zero.len(), Advice::PopulateRead) };
         Ok(Space {
             ranges: [
-                Range::new(&geometry, "firn range 0", shared)?,
-                Range::new(&geometry, "firn range 1", shared)?,
+                Range::new(geometry.page, geometry.pages, "firn range 0", shared)?,
+                Range::new(geometry.page, geometry.pages, "firn range 1", shared)?,
             ],
-            parking: Range::new(&geometry, "firn parking", false)?,
+            parking: Range::new(geometry.page, geometry.parking_pages(), "firn parking", false)?,
             blocks: BlockTable::new(geometry.pages * geometry.page_blocks())?,
             layouts: LayoutTable::new()?,
             large: LargeSpace::new(&geometry)?,

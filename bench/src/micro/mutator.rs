@@ -54,10 +54,15 @@ pub(super) fn fault(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
             let table = table.get(cx);
             let mut samples = Vec::with_capacity(pages);
             for step in 0..pages {
+                // In turn, and closely: the processor's speed changes with what else the machine does.
+                if step % 512 == 0 {
+                    floor.push(firn::floor::raw_faults(64));
+                }
                 let index = step.wrapping_mul(0x9E37_79B1) % pages;
                 let piece = table.load(cx, index).expect("stored above");
                 let begin = monotonic_ns();
-                std::hint::black_box(piece.get(length / 2));
+                // The header and the word behind it: one page, but for one piece in a page's words.
+                std::hint::black_box(piece.get(0));
                 samples.push(monotonic_ns() - begin);
                 if heap.stats().cycles > before {
                     break;
@@ -67,11 +72,10 @@ pub(super) fn fault(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
             Ok(samples)
         });
         ours.extend(samples.map_err(failed)?);
-        // In turn, because the processor's speed changes with what else the machine does. The floor's signal
-        // handler stays in front of the collector's from here on, which costs that a comparison.
-        floor.extend(firn::floor::raw_faults(2048).map_err(Failure::missing)?);
     }
     let _ = thread::set_affinity(&before);
+    let floor: Result<Vec<Vec<u64>>, String> = floor.into_iter().collect();
+    let mut floor = floor.map_err(Failure::missing)?.concat();
     // An access to a page that is there takes a few nanoseconds; one that faults, more than half a floor.
     let least = median(&mut floor.clone()) / 2.0;
     let mut faults: Vec<u64> = ours.into_iter().filter(|time| *time as f64 > least).collect();
@@ -81,10 +85,10 @@ pub(super) fn fault(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
             format!("only {} faults were met", faults.len()),
         )]);
     }
-    let count = faults.len();
+    let (count, floors) = (faults.len(), floor.len());
     let (ours, floor) = (median(&mut faults) / 1e3, median(&mut floor) / 1e3);
     let note =
-        format!("medians of {count} accesses; floor: SIGBUS + COPY of a page, 10240 accesses");
+        format!("medians of {count} accesses; floor: SIGBUS + COPY of a page, {floors} accesses");
     Ok(vec![Figure::new(NAME, (ours, "us"), floor, ours / floor, Bar::AtMost(1.5), note)])
 }
 

@@ -16,6 +16,7 @@ use super::{Backend, FlipPlan, Source, Staging};
 use crate::allocate::RESERVE;
 use crate::build::View;
 use crate::config::{BackendKind, InstallKind};
+use crate::core::CoreError;
 use crate::install::{Installed, Installer, low_mask};
 use firn_heap::pool::{PagePool, RUN, Taken};
 use firn_heap::space::{Range, Space};
@@ -42,17 +43,17 @@ impl PingPong {
         installer: Installer,
         install: InstallKind,
         verify: bool,
-    ) -> Result<PingPong, super::super::core::CoreError> {
+    ) -> Result<PingPong, CoreError> {
         let bytes = space.geometry.range_bytes();
         for range in [&space.ranges[0], &space.ranges[1], &space.parking] {
             touch(range.base(), space.geometry.page);
             installer
                 .uffd
-                .register_missing(range.base(), bytes)
-                .map_err(|errno| super::super::core::CoreError::Register { bytes, errno })?;
+                .register_missing(range.base(), range.len())
+                .map_err(|errno| CoreError::Register { bytes: range.len(), errno })?;
         }
         let vault = if verify { Some(vault(bytes)?) } else { None };
-        let parked = Table::new(space.geometry.pages / RUN, "firn parked")?;
+        let parked = Table::new(space.geometry.parking_pages() / RUN, "firn parked")?;
         let backend = PingPong { installer, install, vault, parked };
         if install == InstallKind::Move {
             let address = space.parking.base();

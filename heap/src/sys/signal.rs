@@ -22,7 +22,7 @@ use std::{
     ptr,
     sync::{
         OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicPtr, Ordering},
     },
 };
 
@@ -93,9 +93,56 @@ pub unsafe fn install(
     }
     slot.set(Previous { action: before, spent: AtomicBool::new(false) })
         .map_err(|_| Errno::EEXIST)?;
+    // SAFETY: the caller's promise.
+    unsafe { set(signal, handler) }
+}
+
+/// A handler that is in front of the others for a while only: dropped, it puts back what it replaced.
+pub struct Replaced {
+    signal: c_int,
+    previous: &'static Previous,
+}
+
+impl Replaced {
+    /// Makes `handler` the process's action for `signal` until the value is dropped, and leaves the action
+    /// before it in `slot`. What it replaced is never freed, as a handler may still be using it: some two
+    /// hundred bytes a time.
+    ///
+    /// # Errors
+    /// `EINVAL` for a signal that cannot be handled.
+    ///
+    /// # Safety
+    /// `handler` must be signal-safe, and must pass what is not its own to [`chain`] with what is in the slot.
+    /// Nobody else may change the signal's action meanwhile.
+    pub unsafe fn new(
+        signal: c_int,
+        handler: Handler,
+        slot: &AtomicPtr<Previous>,
+    ) -> Result<Replaced, Errno> {
+        let action = current(signal)?;
+        let previous: &'static Previous =
+            Box::leak(Box::new(Previous { action, spent: AtomicBool::new(false) }));
+        // Release: pairs with the acquire in the handler.
+        slot.store(ptr::from_ref(previous).cast_mut(), Ordering::Release);
+        // SAFETY: the caller's promise.
+        unsafe { set(signal, handler)? };
+        Ok(Replaced { signal, previous })
+    }
+}
+
+impl Drop for Replaced {
+    fn drop(&mut self) {
+        // SAFETY: the action that was there.
+        unsafe { libc::sigaction(self.signal, &self.previous.action, ptr::null_mut()) };
+    }
+}
+
+/// # Safety
+/// As [`install`].
+unsafe fn set(signal: c_int, handler: Handler) -> Result<(), Errno> {
     // SAFETY: all-zero is a valid sigaction: default action, empty mask, no flags.
     let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
-    action.sa_sigaction = ours;
+    action.sa_sigaction = handler as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
     // SAFETY: fills and edits the mask of a live sigaction. The synchronous signals stay unblocked:
     // blocked, they would turn a bug in the handler into a death by the wrong signal.
