@@ -103,11 +103,8 @@ fn art_waits_in_its_flip_behind_writers_and_pingpong_does_not() {
         assert_eq!(figure(storm, "write_locks_per_cycle"), 0.0);
         assert_eq!(figure(quiet, "write_locks_per_cycle"), 0.0);
         let (calm, stormy) = (figure(quiet, "flip_ns.p50"), figure(storm, "flip_ns.p50"));
-        // A flip of a microsecond is a few cache misses: half a microsecond is the clock's and the caches'.
-        assert!(
-            stormy <= 2.0 * calm + 500.0,
-            "{name}: pingpong's flip {stormy} ns, quiet {calm} ns"
-        );
+        println!("{name}: art waited {waited} ns; pingpong's flip {stormy} ns, quiet {calm} ns");
+        assert!(stormy <= 2.0 * calm, "{name}: pingpong's flip {stormy} ns, quiet {calm} ns");
         assert!(stormy * 20.0 < figure(art, "flip_ns.p50"), "{name}");
         // Compaction itself is not in the lock: the writers are, with each other.
         let slept = art.blocked_by_role.iter().find(|b| b.role == "VmaWriter").expect("writers");

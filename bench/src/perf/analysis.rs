@@ -4,6 +4,13 @@
 //! Only what lies in the [`Window`] counts, which may be set while events stream past: they arrive here at
 //! least a tenth of a second late. Single acquisitions and switches are kept when they are long,
 //! those of the collector's threads always, so that causes and phases can be told afterwards.
+//!
+//! **Switches that nobody reports.** A thread comes back to a processor by the switch of the thread before it, and
+//! that is often the idle thread. There are machines on which the idle thread of a processor emits no event at all
+//! (seen on a guest's second processor, with `ftrace` as with perf). So whatever a thread records itself proves that it
+//! runs: if it was last seen going to sleep, its way back was missed. Sleep in the lock has ended with that record
+//! then, which is the acquisition; other sleep with the wake-up, which is the waker's record; and where none was seen, the
+//! end is unknown and nothing is counted. [`Analysis::missed_switches`] says how often.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -284,6 +291,8 @@ pub struct Analysis {
     pub dropped: u64,
     /// Of those, the ones of the collector's threads.
     pub dropped_always: u64,
+    /// Times that a thread's way back to a processor was not seen.
+    pub missed_switches: u64,
 }
 
 /// Whether a thread of this name is the collector's.
@@ -308,6 +317,7 @@ impl Analysis {
             off: Vec::new(),
             dropped: 0,
             dropped_always: 0,
+            missed_switches: 0,
         }
     }
 
@@ -351,6 +361,9 @@ impl Analysis {
 
     /// The next record, of a thread of any process; `place` is where its call chain leads.
     pub(super) fn seen(&mut self, time: u64, tid: u32, what: Seen, place: Option<Place>) {
+        if !matches!(what, Seen::Wake(_)) {
+            self.runs(time, tid);
+        }
         match what {
             Seen::Lock(event) => self.lock(event),
             Seen::Enter(name) => {
@@ -384,6 +397,19 @@ impl Analysis {
 
     fn ours(&mut self, tid: u32) -> Option<&mut Thread> {
         self.threads.get_mut(&tid).filter(|t| t.ours)
+    }
+
+    /// A record of the thread's own: if it was last seen going to sleep, its way back was not reported.
+    fn runs(&mut self, time: u64, tid: u32) {
+        let Some(thread) = self.threads.get_mut(&tid) else { return };
+        let Some(off) = thread.off else { return };
+        self.missed_switches += 1;
+        match (off.place, off.woken > off.begin) {
+            (Some(Sleep::MmapLock), _) => self.switched_in(time, tid),
+            // Nothing else was on that processor, or its switch would have been seen: there was no queue.
+            (_, true) => self.switched_in(off.woken, tid),
+            _ => thread.off = None,
+        }
     }
 
     fn switched_out(&mut self, time: u64, tid: u32, state: u64, place: Option<Place>) {
@@ -613,6 +639,33 @@ mod tests {
         assert_eq!((writer.off_holding, writer.preempted), (100_000, 1));
         assert_eq!((mutator.in_userfault, mutator.interruptible), (20_000, 0));
         assert_eq!(a.kept.last().unwrap().off, 100_000);
+    }
+
+    #[test]
+    fn a_way_back_that_was_not_reported_is_inferred_from_what_the_thread_does_next() {
+        let mut a = analysis();
+        // In the lock: woken by the holder, back by an idle processor's switch, which is missing.
+        lock(&mut a, 1_000, 1, What::Start { write: false });
+        a.seen(2_000, 1, Seen::Switch { state: 2, next: 0 }, Some(Place::Semaphore));
+        a.seen(50_000, 2, Seen::Wake(101), None);
+        lock(&mut a, 53_000, 1, What::Acquired { write: false, success: true });
+        lock(&mut a, 54_000, 1, What::Released { write: false });
+        // Without the wake-up too.
+        lock(&mut a, 61_000, 1, What::Start { write: false });
+        a.seen(62_000, 1, Seen::Switch { state: 2, next: 0 }, Some(Place::Semaphore));
+        lock(&mut a, 72_000, 1, What::Acquired { write: false, success: true });
+        lock(&mut a, 73_000, 1, What::Released { write: false });
+        let b = a.threads[&1].blocked;
+        assert_eq!((b.in_mmap_lock, b.run_queue), (48_000 + 10_000, 3_000));
+        // Other sleep: until the wake-up, or not at all.
+        a.seen(80_000, 1, Seen::Switch { state: 1, next: 0 }, None);
+        a.seen(90_000, 2, Seen::Wake(101), None);
+        a.seen(99_000, 1, Seen::Switch { state: 1, next: 0 }, None);
+        a.seen(200_000, 1, Seen::Enter("munmap"), None);
+        a.close(300_000);
+        let b = a.threads[&1].blocked;
+        assert_eq!((b.interruptible, b.run_queue, b.off_holding), (10_000, 3_000, 0));
+        assert_eq!(a.missed_switches, 4);
     }
 
     #[test]

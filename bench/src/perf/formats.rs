@@ -37,7 +37,7 @@ pub(super) struct SchedFormats {
     pub(super) switch: Format,
     prev_state: Field,
     next_pid: Field,
-    pub(super) wakeup: Format,
+    pub(super) waking: Format,
     woken: Field,
 }
 
@@ -82,13 +82,15 @@ impl SchedFormats {
     fn read(tracefs: &Tracefs) -> Result<SchedFormats, Unavailable> {
         let needs = "a kernel with CONFIG_TRACING";
         let switch = tracefs.event("sched", "sched_switch", needs)?;
-        let wakeup = tracefs.event("sched", "sched_wakeup", needs)?;
+        // Not `sched_wakeup`: that is emitted by the processor that the thread will run on, which may be asleep, and
+        // this one by whoever wakes it, at that moment.
+        let waking = tracefs.event("sched", "sched_waking", needs)?;
         Ok(SchedFormats {
             prev_state: switch.field("prev_state", 8)?.clone(),
             next_pid: switch.field("next_pid", 4)?.clone(),
-            woken: wakeup.field("pid", 4)?.clone(),
+            woken: waking.field("pid", 4)?.clone(),
             switch,
-            wakeup,
+            waking,
         })
     }
 }
@@ -160,7 +162,7 @@ impl Formats {
                 let state = sched.prev_state.value(raw)?;
                 return Some(Seen::Switch { state, next: sched.next_pid.value(raw)? as i32 });
             }
-            if id == sched.wakeup.id {
+            if id == sched.waking.id {
                 return Some(Seen::Wake(sched.woken.value(raw)? as i32));
             }
         }

@@ -217,7 +217,7 @@ fn open_plain(
     }
     if let Some(sched) = &formats.sched {
         others.push((&sched.switch, RUNNABLE.to_owned()));
-        others.push((&sched.wakeup, String::new()));
+        others.push((&sched.waking, String::new()));
     }
     if let Some(calls) = &formats.calls {
         others.push((&calls.enter, syscalls::filter()));
@@ -361,6 +361,7 @@ impl State {
         analysis.close(now);
         self.recording.span.1 = now;
         self.recording.quality.unpaired = analysis.unpaired();
+        self.recording.quality.missed_switches = analysis.missed_switches;
         self.recording.cpu_ns = thread::thread_cpu_time_ns();
         let (failed, analysis) = self.recording.analysis.failed();
         Recording { failed, analysis, ..self.recording }

@@ -420,7 +420,8 @@ fn whole_system<'a>(variant: &'static str, plan: &'a Plan, options: Options) -> 
     let mut options = options;
     // A writer that paces itself: a background, not a storm.
     let usual = habits(plan);
-    let habits = writers::Habits { rate: if usual.rate == 0 { 100 } else { usual.rate }, ..usual };
+    let rate = if usual.rate == 0 { 100 } else { usual.rate };
+    let habits = writers::Habits { rate, held: plan.background_held, ..usual };
     let writers = Member::new(
         "VmaWriter",
         plan.writers,

@@ -42,13 +42,14 @@ pub struct ScenarioArgs {
     /// Mutator threads [default: 2]
     #[arg(long, value_name = "N")]
     pub mutators: Option<usize>,
-    /// Threads that map and unmap (the storm) [default: two for each processor]
+    /// Threads that map and unmap (the storm) [default: two for each processor, at most 16]
     #[arg(long, value_name = "N", help_heading = "Neighbours")]
     pub writers: Option<usize>,
     /// Pages that a writer maps, touches and unmaps at a time [default: 16]
     #[arg(long, value_name = "N", help_heading = "Neighbours")]
     pub writer_pages: Option<usize>,
-    /// Pages of its own that a writer protects and opens again in each round [default: 4096]
+    /// Pages of its own that a writer protects and opens again in each round [default: 64 MiB of them;
+    /// 16 MiB in gc-frames]
     #[arg(long, value_name = "N", help_heading = "Neighbours")]
     pub writer_held: Option<usize>,
     /// Rounds a second of each writer; 0 is as many as it can [default: 0]
@@ -93,6 +94,14 @@ pub struct ScenarioArgs {
     pub show: ShowArgs,
 }
 
+/// Bytes that a writer protects and opens again in a round. The lock is held for writing for as long as their
+/// page tables take, about a millisecond; `docs/scenarios.md` says why so many.
+const HELD: usize = 64 << 20;
+/// The same of writers that pace themselves and are to leave the lock free most of the time.
+const BACKGROUND_HELD: usize = 16 << 20;
+/// Writers that the default stops at on a machine of many processors: each touches [`HELD`] bytes.
+const MOST_WRITERS: usize = 16;
+
 /// What will run.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -118,6 +127,8 @@ pub struct Plan {
     pub writer_pages: usize,
     /// Pages that a writer protects and opens in a round.
     pub writer_held: usize,
+    /// The same of a writer that is a background only.
+    pub background_held: usize,
     /// Rounds a second of a writer; 0 is unlimited.
     pub writer_rate: u64,
     /// VMA readers.
@@ -174,6 +185,7 @@ impl ScenarioArgs {
         }
         let cpus = firn_heap::sys::online_cpus();
         let quick = |full: usize, short: usize| if self.quick { short } else { full };
+        let pages = |bytes: usize| bytes / firn_heap::sys::page_size();
         let touched = match &self.touched {
             None => quick(256, 64) << 20,
             Some(text) => firn::parse_size(text).filter(|n| *n <= 1 << 40).ok_or_else(|| {
@@ -202,9 +214,10 @@ impl ScenarioArgs {
             seed: self.seed.unwrap_or(0),
             options: self.options()?,
             mutators: bounded(self.mutators, "mutators", 2, (1, 64))?,
-            writers: bounded(self.writers, "writers", 2 * cpus, (1, 256))?,
+            writers: bounded(self.writers, "writers", (2 * cpus).min(MOST_WRITERS), (1, 256))?,
             writer_pages: bounded(self.writer_pages, "writer-pages", 16, (2, 1 << 20))?,
-            writer_held: bounded(self.writer_held, "writer-held", 4096, (1, 1 << 20))?,
+            writer_held: bounded(self.writer_held, "writer-held", pages(HELD), (1, 1 << 20))?,
+            background_held: self.writer_held.unwrap_or(pages(BACKGROUND_HELD)),
             writer_rate: self.writer_rate.unwrap_or(0),
             readers: bounded(self.readers, "readers", 2, (1, 256))?,
             register_rate: self.register_rate.unwrap_or(2000).clamp(1, 1_000_000),

@@ -98,6 +98,10 @@ pub struct LockQuality {
     pub late: u64,
     /// Bytes that were no records.
     pub damaged_bytes: u64,
+    /// Times that a thread of the process came back to a processor without a record of it: the idle threads of some
+    /// processors emit none. Sleep ends with the wake-up then, or with the acquisition of the lock that it was in;
+    /// where neither is known it is not counted.
+    pub missed_switches: u64,
 }
 
 /// `mmap_lock` of the process, during the window.

@@ -131,6 +131,14 @@ fn blocked(page: &mut Page, run: &Run) {
         }
     };
     page.entry("", &format!("source: {source}"));
+    if let Some(missed) = run.locks.as_ref().map(|l| l.quality.missed_switches).filter(|n| *n > 0) {
+        let text = format!(
+            "{} times a thread came back to a processor unreported (an idle processor emits no events here): sleep \
+             outside mmap_lock is too low",
+            count(missed)
+        );
+        page.entry("", &text);
+    }
 }
 
 fn worst(page: &mut Page, what: &str, list: &[Worst]) {
