@@ -96,9 +96,9 @@ operations! {
     CALL
     /// Call the global at constant c with b arguments from a + 2 on; the result goes to a.
     CALL_GLOBAL
-    /// As CALL, in place of this frame.
+    /// Go on with a, in place of this procedure, with b arguments, which are where its own were: from 2 on.
     TAIL_CALL
-    /// As CALL_GLOBAL, in place of this frame.
+    /// The same with the global at constant c.
     TAIL_CALL_GLOBAL
     /// Return a.
     RETURN

@@ -143,9 +143,7 @@ impl<'m> Machine<'m, '_, '_> {
         macro_rules! tail_call {
             ($callee:expr, $word:expr $(, $cell:expr)?) => {{
                 let callee: Value<'m> = $callee;
-                let (base, count) = (a($word), b($word));
-                let nf = fp + base;
-                r!(base + 1) = callee;
+                let count = b($word);
                 if let Some(closure) = callee.as_closure()
                     && let Some(target) = mem.element(closure, 0).as_vector()
                 {
@@ -153,9 +151,6 @@ impl<'m> Machine<'m, '_, '_> {
                     let meta = instruction(mem, target, code::META);
                     if code::arity(meta) as usize == count && fp + code::frame(meta) <= STACK {
                         r!(1) = callee;
-                        for index in 2..count + 2 {
-                            r!(index) = r!(base + index);
-                        }
                         code = target;
                         pc = code::entry(meta);
                         look_up!();
@@ -167,6 +162,10 @@ impl<'m> Machine<'m, '_, '_> {
                         trap!(unbound(mem, $cell));
                     }
                 )?
+                // The general way wants the call above the frame, which is still needed if this is an error.
+                let nf = fp + code::frame(instruction(mem, code, code::META));
+                stack[nf + 1] = callee;
+                stack.copy_within(fp + 2..fp + 2 + count, nf + 2);
                 slow_call!(nf, count, true);
             }};
         }
@@ -393,7 +392,7 @@ impl<'m> Machine<'m, '_, '_> {
                     let cell = word_of(mem, code, c(word));
                     call!(cell_value(mem, cell), word, cell);
                 }
-                TAIL_CALL => tail_call!(r!(a(word) + 1), word),
+                TAIL_CALL => tail_call!(r!(a(word)), word),
                 TAIL_CALL_GLOBAL => {
                     let cell = word_of(mem, code, c(word));
                     tail_call!(cell_value(mem, cell), word, cell);
