@@ -214,6 +214,29 @@ impl<'m, R: WordRule> Gc<'m, TaggedArray<R>> {
         self.header().len()
     }
 
+    /// All elements at once: for loops over an array, and for an interpreter's code, which then look up its length
+    /// once and not at each element.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # struct Lisp;
+    /// # impl WordRule for Lisp {
+    /// #     const RULE: TagRule = TagRule { mask: 0, pattern: 0, low_tags: 0b1, address: !7 };
+    /// # }
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let array = cx.alloc_tagged::<Lisp>(8)?.get(cx);
+    /// assert_eq!(array.elements().iter().map(|word| word.load(cx).bits()).sum::<u64>(), 0);
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline(always)]
+    pub fn elements(self) -> &'m [Tagged<R>] {
+        // SAFETY: so many words follow the header, initialised since the array was allocated; they are only ever
+        // accessed as atomic words, and the array stays where it is for as long as the reference is good.
+        unsafe { std::slice::from_raw_parts(self.word(0).cast::<Tagged<R>>(), self.len()) }
+    }
+
     #[inline(always)]
     fn element(self, index: usize) -> &'m Tagged<R> {
         check(index, self.header());

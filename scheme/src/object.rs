@@ -175,8 +175,6 @@ pub struct MutexObject {
 pub struct ConditionVariable {
     /// Its number.
     pub id: u64,
-    /// Counts signals.
-    pub signals: AtomicU64,
     /// Its name.
     pub name: Slot,
     /// The program's own.

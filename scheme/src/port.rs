@@ -1,11 +1,24 @@
 //! Native streams: files, the standard streams, or whatever an embedder connects.
 //!
-//! Ports in the heap name streams by number. Reading may block; builtins look at what is buffered and trap with a
+//! Ports in the heap name streams by a handle. Reading may block; builtins look at what is buffered and trap with a
 //! blocking action when that is not enough. Output is buffered and written in a blocking action when there is much
 //! of it. A stream that is not closed stays open until the interpreter ends: there are no finalizers yet.
+//!
+//! Invariants: nobody waits for a stream's lock in a stretch without collection, because its holder may be waiting for
+//! input ([`Streams::try_lock`]); and nobody waits for input for longer than [`PATIENCE`] before it looks whether
+//! the program is to end.
 
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::sync::{Arc, Mutex};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
+use std::time::Duration;
+
+/// Longest wait in a blocking action, so that Ctrl-C and the end of a thread are noticed; what was waited for is then
+/// waited for again.
+pub const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Flags of a port object.
 pub mod flag {
@@ -25,9 +38,30 @@ pub mod flag {
     pub const FOLD: u64 = 64;
 }
 
+/// Where a stream reads from.
+enum Source {
+    /// It may have to be waited for.
+    Descriptor(Box<dyn Descriptor>),
+    /// It answers at once, or nobody minds.
+    Other(Box<dyn Read + Send>),
+}
+
+trait Descriptor: Read + Send {
+    fn descriptor(&self) -> BorrowedFd<'_>;
+}
+
+impl<T: Read + AsFd + Send> Descriptor for T {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+}
+
 /// A native stream.
 pub struct Stream {
-    reader: Option<Box<dyn Read + Send>>,
+    open: bool,
+    /// How many streams had this place before.
+    generation: u32,
+    reader: Option<Source>,
     writer: Option<Box<dyn Write + Send>>,
     buffer: Vec<u8>,
     position: usize,
@@ -40,16 +74,27 @@ pub struct Stream {
 impl Stream {
     /// A stream to read from.
     pub fn input(reader: Box<dyn Read + Send>) -> Stream {
-        Stream { reader: Some(reader), ..Stream::closed() }
+        Stream { open: true, reader: Some(Source::Other(reader)), ..Stream::closed() }
+    }
+
+    /// A stream to read from a file, a terminal or a pipe: a wait for it can be interrupted.
+    pub fn file(file: File) -> Stream {
+        Stream::descriptor(Box::new(file))
+    }
+
+    fn descriptor(reader: Box<dyn Descriptor>) -> Stream {
+        Stream { open: true, reader: Some(Source::Descriptor(reader)), ..Stream::closed() }
     }
 
     /// A stream to write to.
     pub fn output(writer: Box<dyn Write + Send>, by_line: bool) -> Stream {
-        Stream { writer: Some(writer), by_line, ..Stream::closed() }
+        Stream { open: true, writer: Some(writer), by_line, ..Stream::closed() }
     }
 
     fn closed() -> Stream {
         Stream {
+            open: false,
+            generation: 0,
             reader: None,
             writer: None,
             buffer: Vec::new(),
@@ -70,6 +115,17 @@ impl Stream {
         self.position += count;
     }
 
+    /// Whether reading would answer at once, perhaps with the end.
+    pub fn is_ready(&self) -> bool {
+        let waits = self.available().is_empty() && !self.ended;
+        match &self.reader {
+            Some(Source::Descriptor(reader)) if waits => {
+                is_ready(reader.descriptor(), Duration::ZERO)
+            }
+            _ => true,
+        }
+    }
+
     /// Whether nothing follows what is there.
     pub fn ended(&self) -> bool {
         self.ended
@@ -80,18 +136,28 @@ impl Stream {
         self.failed.take()
     }
 
-    /// Reads more. May block.
+    /// Reads more, as much as waits already or more, so that a long datum is not looked at in many small steps. May
+    /// block, but comes back now and then with nothing.
     pub fn fill(&mut self) {
+        const PIECE: usize = 16 << 10;
         self.buffer.drain(..self.position);
         self.position = 0;
-        let Some(reader) = &mut self.reader else {
-            self.ended = true;
-            return;
+        let before = self.buffer.len();
+        let result = match &mut self.reader {
+            None => Ok(0),
+            Some(Source::Descriptor(reader)) if !is_ready(reader.descriptor(), PATIENCE) => return,
+            Some(source) => {
+                self.buffer.resize(before + before.max(PIECE), 0);
+                match source {
+                    Source::Descriptor(reader) => reader.read(&mut self.buffer[before..]),
+                    Source::Other(reader) => reader.read(&mut self.buffer[before..]),
+                }
+            }
         };
-        let mut piece = [0; 16 << 10];
-        match reader.read(&mut piece) {
+        self.buffer.truncate(before + *result.as_ref().unwrap_or(&0));
+        match result {
             Ok(0) => self.ended = true,
-            Ok(count) => self.buffer.extend_from_slice(&piece[..count]),
+            Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => {
                 self.failed = Some(error.to_string());
@@ -126,71 +192,144 @@ impl Stream {
     }
 }
 
-/// All streams of an interpreter, by number.
-pub struct Streams(Mutex<Vec<Option<Arc<Mutex<Stream>>>>>);
+/// Whether there is something to read, or nothing more to wait for.
+fn is_ready(descriptor: BorrowedFd<'_>, patience: Duration) -> bool {
+    let patience = PollTimeout::from(patience.as_millis() as u16);
+    let mut wanted = [PollFd::new(descriptor, PollFlags::POLLIN)];
+    // What cannot be asked is read: that says what is wrong with it.
+    !matches!(nix::poll::poll(&mut wanted, patience), Ok(0) | Err(nix::errno::Errno::EINTR))
+}
+
+/// Streams of the first piece of the table; each piece has twice as many as the one before it.
+const FIRST: usize = 8;
+const PIECES: usize = 24;
+
+/// All streams of an interpreter, by handle: a place in the table, and in the upper half which of the streams that had
+/// this place it is. The table grows by pieces and never moves, so that finding a stream takes no lock.
+pub struct Streams {
+    pieces: [OnceLock<Box<[Slot]>>; PIECES],
+    /// Places that no stream has, and how many there are in all.
+    free: Mutex<(Vec<usize>, usize)>,
+}
+
+/// A place in the table.
+struct Slot {
+    stream: Mutex<Stream>,
+    /// Whether the stream is one of output.
+    output: AtomicBool,
+}
+
+impl Slot {
+    fn put(&self, stream: Stream) {
+        self.output.store(stream.writer.is_some(), Relaxed);
+        *self.stream.lock().expect("a stream is whole") = stream;
+    }
+}
+
+/// Somebody else has the stream's lock.
+pub struct Busy;
 
 impl Streams {
-    /// Number of the standard input.
+    /// Handle of the standard input.
     pub const INPUT: usize = 0;
-    /// Number of the standard output.
+    /// Handle of the standard output.
     pub const OUTPUT: usize = 1;
-    /// Number of the standard error output.
+    /// Handle of the standard error output.
     pub const ERROR: usize = 2;
 
     pub(crate) fn new() -> Streams {
         use std::io::IsTerminal;
         let terminal = std::io::stdout().is_terminal();
-        let standard = [
-            Stream::input(Box::new(std::io::stdin())),
-            Stream::output(Box::new(std::io::stdout()), terminal),
-            Stream::output(Box::new(std::io::stderr()), true),
-        ];
-        Streams(Mutex::new(standard.into_iter().map(|s| Some(Arc::new(Mutex::new(s)))).collect()))
+        let streams =
+            Streams { pieces: [const { OnceLock::new() }; PIECES], free: Mutex::default() };
+        streams.add(Stream::descriptor(Box::new(std::io::stdin())));
+        streams.add(Stream::output(Box::new(std::io::stdout()), terminal));
+        streams.add(Stream::output(Box::new(std::io::stderr()), true));
+        streams
     }
 
-    /// Puts another stream in a number's place: so an embedder takes the output of programs.
-    pub fn replace(&self, number: usize, stream: Stream) {
-        self.0.lock().expect("streams are whole")[number] = Some(Arc::new(Mutex::new(stream)));
+    fn slot(&self, handle: usize) -> Option<&Slot> {
+        let place = handle & 0xffff_ffff;
+        let piece = (place / FIRST + 1).ilog2() as usize;
+        let before = FIRST * ((1 << piece) - 1);
+        self.pieces.get(piece)?.get()?.get(place - before)
+    }
+
+    /// Puts another stream in place of one: so an embedder takes the output of programs.
+    ///
+    /// # Panics
+    /// If there is no such stream.
+    pub fn replace(&self, handle: usize, stream: Stream) {
+        let slot = self.slot(handle).expect("the stream to be replaced is there");
+        slot.put(Stream { generation: (handle >> 32) as u32, ..stream });
     }
 
     /// Adds a stream.
     pub fn add(&self, stream: Stream) -> usize {
-        let mut all = self.0.lock().expect("streams are whole");
-        let stream = Some(Arc::new(Mutex::new(stream)));
-        match all.iter().position(Option::is_none) {
-            Some(free) => {
-                all[free] = stream;
-                free
-            }
+        let mut free = self.free.lock().expect("streams are whole");
+        let place = match free.0.pop() {
+            Some(place) => place,
             None => {
-                all.push(stream);
-                all.len() - 1
+                free.1 += 1;
+                free.1 - 1
             }
+        };
+        let piece = (place / FIRST + 1).ilog2() as usize;
+        let fresh = || Slot { stream: Mutex::new(Stream::closed()), output: false.into() };
+        self.pieces[piece].get_or_init(|| (0..FIRST << piece).map(|_| fresh()).collect());
+        let slot = self.slot(place).expect("its piece has been made");
+        // The standard streams have the handles that are known.
+        let generation = match place {
+            0..=Streams::ERROR => 0,
+            _ => slot.stream.lock().expect("a stream is whole").generation.wrapping_add(1),
+        };
+        slot.put(Stream { generation, ..stream });
+        (generation as usize) << 32 | place
+    }
+
+    fn checked(handle: usize, stream: MutexGuard<'_, Stream>) -> Option<MutexGuard<'_, Stream>> {
+        Some(stream).filter(|stream| stream.open && stream.generation as usize == handle >> 32)
+    }
+
+    /// A stream, if it is open; may block.
+    pub fn lock(&self, handle: usize) -> Option<MutexGuard<'_, Stream>> {
+        let stream = self.slot(handle)?.stream.lock().expect("a stream is whole");
+        Streams::checked(handle, stream)
+    }
+
+    /// A stream, if it is open and nobody else is at it.
+    ///
+    /// # Errors
+    /// Somebody is.
+    #[inline]
+    pub fn try_lock(&self, handle: usize) -> Result<Option<MutexGuard<'_, Stream>>, Busy> {
+        let Some(slot) = self.slot(handle) else { return Ok(None) };
+        match slot.stream.try_lock() {
+            Ok(stream) => Ok(Streams::checked(handle, stream)),
+            Err(TryLockError::WouldBlock) => Err(Busy),
+            Err(TryLockError::Poisoned(_)) => panic!("a stream is whole"),
         }
     }
 
-    /// A stream that is open.
-    pub fn get(&self, number: usize) -> Option<Arc<Mutex<Stream>>> {
-        self.0.lock().expect("streams are whole").get(number).cloned().flatten()
-    }
-
-    /// Closes a stream: what waits is written out.
-    pub fn close(&self, number: usize) -> Option<String> {
-        let stream = self.0.lock().expect("streams are whole").get_mut(number)?.take()?;
-        let mut stream = stream.lock().expect("a stream is whole");
+    /// Closes a stream: what waits is written out. Says what went wrong with that.
+    pub fn close(&self, handle: usize) -> Option<String> {
+        let mut stream = self.lock(handle)?;
         if stream.writer.is_some() {
             stream.flush();
         }
-        stream.take_failure()
+        let failure = stream.take_failure();
+        *stream = Stream { generation: stream.generation, ..Stream::closed() };
+        drop(stream);
+        self.free.lock().expect("streams are whole").0.push(handle & 0xffff_ffff);
+        failure
     }
 
     /// Writes out everything.
     pub fn flush_all(&self) {
-        let all = self.0.lock().expect("streams are whole").clone();
-        for stream in all.into_iter().flatten() {
-            let mut stream = stream.lock().expect("a stream is whole");
-            if stream.writer.is_some() {
-                stream.flush();
+        for slot in self.pieces.iter().filter_map(OnceLock::get).flatten() {
+            // A stream of input may be locked for as long as nothing comes.
+            if slot.output.load(Relaxed) {
+                slot.stream.lock().expect("a stream is whole").flush();
             }
         }
     }

@@ -103,6 +103,32 @@ impl Builtin {
     }
 }
 
+/// Procedures of the prelude that do with an argument for each optional parameter, and nothing else, what the builtin of
+/// the same name with `%` does: the compiler calls the builtin then.
+pub const STAND_INS: &[&str] = &[
+    "assoc",
+    "char-ready?",
+    "display",
+    "member",
+    "peek-char",
+    "peek-u8",
+    "read",
+    "read-bytevector",
+    "read-bytevector!",
+    "read-char",
+    "read-line",
+    "read-string",
+    "read-u8",
+    "u8-ready?",
+    "write",
+    "write-bytevector",
+    "write-char",
+    "write-shared",
+    "write-simple",
+    "write-string",
+    "write-u8",
+];
+
 /// All builtins.
 pub fn all() -> Vec<Builtin> {
     let tables: &[&[Builtin]] = &[

@@ -6,15 +6,15 @@
 use super::{Builtin, args};
 use crate::mem::Mem;
 use crate::object::*;
-use crate::port::{Stream, flag};
+use crate::port::{Busy, Stream, flag};
 use crate::print::{Mode, to_string};
 use crate::syntax::Forms;
 use crate::syntax::reader::{Reader, Source};
 use crate::trap::{Result, Trap, TrapKind, error, error_of, wrong_type};
 use crate::value::Value;
 use firn::{Field, Gc};
+use std::sync::MutexGuard;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
 
 fn port<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m, Gc<'m, Port>> {
     mem.object(value).ok_or_else(|| wrong_type("a port", value))
@@ -39,16 +39,33 @@ fn open_port<'m>(mem: Mem<'m, '_>, value: Value<'m>, wanted: u64) -> Result<'m, 
     Ok(port)
 }
 
-fn stream<'m>(mem: Mem<'m, '_>, port: Gc<'m, Port>) -> Result<'m, Arc<Mutex<Stream>>> {
-    mem.world().streams.get(port.stream).ok_or_else(|| error("the port is closed", &[]))
+/// The port's stream. If another thread is at it, perhaps waiting for input, this one waits outside the stretch.
+#[inline]
+fn stream<'m>(mem: Mem<'m, '_>, port: Gc<'m, Port>) -> Result<'m, MutexGuard<'m, Stream>> {
+    let handle = port.stream;
+    match mem.world().streams.try_lock(handle) {
+        Ok(Some(stream)) => Ok(stream),
+        Ok(None) => Err(error("the port is closed", &[])),
+        Err(Busy) => Err(TrapKind::Block(Box::new(move |world| {
+            drop(world.streams.lock(handle));
+        }))
+        .into()),
+    }
 }
 
 fn is_stream(port: Gc<'_, Port>) -> bool {
     port.flags.load(Relaxed) & flag::STREAM != 0
 }
 
-fn fill_first<'m>(stream: Arc<Mutex<Stream>>) -> Trap<'m> {
-    TrapKind::Block(Box::new(move |_| stream.lock().expect("a stream is whole").fill())).into()
+#[cold]
+fn fill_first<'m>(port: Gc<'m, Port>) -> Trap<'m> {
+    let handle = port.stream;
+    TrapKind::Block(Box::new(move |world| {
+        if let Some(mut stream) = world.streams.lock(handle) {
+            stream.fill();
+        }
+    }))
+    .into()
 }
 
 /// A new port.
@@ -108,8 +125,7 @@ fn take_chars<'m>(
         port.position.store(at, Relaxed);
         return Ok(taken);
     }
-    let shared = stream(mem, port)?;
-    let mut guard = shared.lock().expect("a stream is whole");
+    let mut guard = stream(mem, port)?;
     let bytes = guard.available();
     let mut at = 0;
     loop {
@@ -117,12 +133,10 @@ fn take_chars<'m>(
             if guard.ended() {
                 break;
             }
-            drop(guard);
-            return Err(fill_first(shared));
+            return Err(fill_first(port));
         }
         let Some((c, len)) = decode(&bytes[at..], guard.ended()) else {
-            drop(guard);
-            return Err(fill_first(shared));
+            return Err(fill_first(port));
         };
         let (take, go_on) = wanted(c);
         if take {
@@ -144,18 +158,51 @@ fn text_in<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m, Gc<'m, Port>> {
     open_port(mem, value, flag::INPUT | flag::TEXT)
 }
 
+/// Whether reading from the port would answer at once.
+fn is_ready<'m>(mem: Mem<'m, '_>, port: Gc<'m, Port>) -> Result<'m> {
+    Ok(Value::boolean(!is_stream(port) || stream(mem, port)?.is_ready()))
+}
+
+/// The next character, if there is one.
+fn next_char<'m>(mem: Mem<'m, '_>, value: Value<'m>, take: bool) -> Result<'m> {
+    let port = text_in(mem, value)?;
+    if !is_stream(port) {
+        let at = port.position.load(Relaxed);
+        if at >= port.end.load(Relaxed) {
+            return Ok(Value::EOF);
+        }
+        let text = port.text.load(mem.scope()).expect("a string port has text");
+        if take {
+            port.position.store(at + 1, Relaxed);
+        }
+        return Ok(Value::char(char::from_u32(text.get(at)).unwrap_or('\u{fffd}')));
+    }
+    let mut guard = stream(mem, port)?;
+    if let Some(failure) = guard.take_failure() {
+        return Err(error_of("file", failure, &[]));
+    }
+    let ended = guard.ended();
+    let bytes = guard.available();
+    if bytes.is_empty() && ended {
+        return Ok(Value::EOF);
+    }
+    match (!bytes.is_empty()).then(|| decode(bytes, ended)).flatten() {
+        Some((c, len)) => {
+            if take {
+                guard.consume(len);
+            }
+            Ok(Value::char(c))
+        }
+        None => Err(fill_first(port)),
+    }
+}
+
 fn read_char<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
-    let taken = take_chars(mem, text_in(mem, a[0])?, |_| (true, false))?;
-    Ok(taken.first().map_or(Value::EOF, |&c| Value::char(c)))
+    next_char(mem, a[0], true)
 }
 
 fn peek_char<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
-    let mut seen = None;
-    take_chars(mem, text_in(mem, a[0])?, |c| {
-        seen = Some(c);
-        (false, false)
-    })?;
-    Ok(seen.map_or(Value::EOF, Value::char))
+    next_char(mem, a[0], false)
 }
 
 fn string_of<'m>(mem: Mem<'m, '_>, chars: &[char]) -> Result<'m> {
@@ -204,8 +251,7 @@ fn look<'m>(
         port.position.store(before, Relaxed);
         return Ok(());
     }
-    let shared = stream(mem, port)?;
-    let guard = shared.lock().expect("a stream is whole");
+    let guard = stream(mem, port)?;
     let bytes = guard.available();
     let mut at = 0;
     loop {
@@ -214,8 +260,7 @@ fn look<'m>(
             if guard.ended() {
                 return Ok(());
             }
-            drop(guard);
-            return Err(fill_first(shared));
+            return Err(fill_first(port));
         };
         at += len;
         if !on(c) {
@@ -286,8 +331,7 @@ fn read<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
     let mut forms = Forms::new();
     let parse = |chars: &mut Chars<'_>, forms: &mut Forms| Reader::new(Borrowed(chars)).read(forms);
     let (result, consumed) = if is_stream(port) {
-        let shared = stream(mem, port)?;
-        let mut guard = shared.lock().expect("a stream is whole");
+        let mut guard = stream(mem, port)?;
         let ended = guard.ended();
         let (result, at, hit_end) = {
             let bytes = guard.available();
@@ -298,8 +342,7 @@ fn read<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
             (result, chars.at, chars.hit_end)
         };
         if hit_end && !ended {
-            drop(guard);
-            return Err(fill_first(shared));
+            return Err(fill_first(port));
         }
         guard.consume(at);
         (result, 0)
@@ -352,11 +395,9 @@ fn with_bytes<'m, R>(
         }
         return Ok(result);
     }
-    let shared = stream(mem, port)?;
-    let mut guard = shared.lock().expect("a stream is whole");
+    let mut guard = stream(mem, port)?;
     if guard.available().len() < most && !guard.ended() {
-        drop(guard);
-        return Err(fill_first(shared));
+        return Err(fill_first(port));
     }
     let count = most.min(guard.available().len());
     let result = use_them(&mut |index| guard.available()[index], count)?;
@@ -426,11 +467,9 @@ fn put<'m>(mem: Mem<'m, '_>, target: Value<'m>, text: &str) -> Result<'m> {
 }
 
 fn put_stream<'m>(mem: Mem<'m, '_>, port: Gc<'m, Port>, bytes: &[u8]) -> Result<'m> {
-    let shared = stream(mem, port)?;
-    let mut guard = shared.lock().expect("a stream is whole");
+    let mut guard = stream(mem, port)?;
     if guard.waiting() > Stream::FULL {
-        drop(guard);
-        return Err(flush_first(shared));
+        return Err(flush_first(port));
     }
     guard.put(bytes);
     match guard.take_failure() {
@@ -439,8 +478,15 @@ fn put_stream<'m>(mem: Mem<'m, '_>, port: Gc<'m, Port>, bytes: &[u8]) -> Result<
     }
 }
 
-fn flush_first<'m>(stream: Arc<Mutex<Stream>>) -> Trap<'m> {
-    TrapKind::Block(Box::new(move |_| stream.lock().expect("a stream is whole").flush())).into()
+#[cold]
+fn flush_first<'m>(port: Gc<'m, Port>) -> Trap<'m> {
+    let handle = port.stream;
+    TrapKind::Block(Box::new(move |world| {
+        if let Some(mut stream) = world.streams.lock(handle) {
+            stream.flush();
+        }
+    }))
+    .into()
 }
 
 fn put_bytes<'m>(mem: Mem<'m, '_>, target: Value<'m>, bytes: &[u8]) -> Result<'m> {
@@ -470,7 +516,7 @@ fn open_file<'m>(mem: Mem<'m, '_>, name: Value<'m>, flags: u64) -> Result<'m> {
     let path = mem.text(args::string(mem, name)?);
     let fail = |error: std::io::Error| error_of("file", format!("{path}: {error}"), &[name]);
     let opened = if flags & flag::INPUT != 0 {
-        Stream::input(Box::new(std::fs::File::open(&path).map_err(fail)?))
+        Stream::file(std::fs::File::open(&path).map_err(fail)?)
     } else {
         Stream::output(Box::new(std::fs::File::create(&path).map_err(fail)?), false)
     };
@@ -492,6 +538,12 @@ fn close<'m>(mem: Mem<'m, '_>, value: Value<'m>, which: u64) -> Result<'m> {
         ));
     }
     if flags & flag::OPEN != 0 {
+        if flags & flag::STREAM != 0
+            && flags & flag::OUTPUT != 0
+            && stream(mem, port)?.waiting() > 0
+        {
+            return Err(flush_first(port));
+        }
         port.flags.store(flags & !flag::OPEN, Relaxed);
         if flags & flag::STREAM != 0
             && let Some(failure) = mem.world().streams.close(port.stream)
@@ -602,10 +654,16 @@ pub const TABLE: &[Builtin] = &[
     Builtin::new("%read-line", 1, 1, read_line),
     Builtin::new("%read-string", 2, 2, read_string),
     Builtin::new("%read", 1, 1, read),
-    Builtin::new("%char-ready?", 1, 1, |mem, a| text_in(mem, a[0]).map(|_| Value::TRUE)),
+    Builtin::new("%char-ready?", 1, 1, |mem, a| {
+        let port = text_in(mem, a[0])?;
+        is_ready(mem, port)
+    }),
     Builtin::new("%read-u8", 1, 1, |mem, a| one_byte(mem, a[0], true)),
     Builtin::new("%peek-u8", 1, 1, |mem, a| one_byte(mem, a[0], false)),
-    Builtin::new("%u8-ready?", 1, 1, |mem, a| bytes_in(mem, a[0]).map(|_| Value::TRUE)),
+    Builtin::new("%u8-ready?", 1, 1, |mem, a| {
+        let port = bytes_in(mem, a[0])?;
+        is_ready(mem, port)
+    }),
     Builtin::new("%read-bytevector", 2, 2, read_bytevector),
     Builtin::new("%read-bytevector!", 2, 4, read_bytevector_to),
     Builtin::new("%write", 2, 2, |mem, a| put(mem, a[1], &to_string(mem, a[0], Mode::Write))),
@@ -640,9 +698,8 @@ pub const TABLE: &[Builtin] = &[
         if !is_stream(port) {
             return Ok(Value::UNSPECIFIED);
         }
-        let shared = stream(mem, port)?;
-        if shared.lock().expect("a stream is whole").waiting() > 0 {
-            return Err(flush_first(shared));
+        if stream(mem, port)?.waiting() > 0 {
+            return Err(flush_first(port));
         }
         Ok(Value::UNSPECIFIED)
     }),

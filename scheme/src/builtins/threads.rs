@@ -8,10 +8,12 @@
 use super::{Builtin, args};
 use crate::mem::Mem;
 use crate::object::*;
+use crate::port::PATIENCE;
 use crate::trap::{Result, Trap, TrapKind, error, wrong_type};
 use crate::value::{Scheme, Value};
 use crate::vm::{Outcome, Vm, register};
 use firn::{Gc, Root, TaggedArray};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::{Arc, Condvar, Mutex};
@@ -31,6 +33,14 @@ mod state {
 pub struct Parking {
     generation: Mutex<u64>,
     changed: Condvar,
+    queues: Mutex<Queues>,
+}
+
+/// Who waits for which condition variable, in the order in which they began to: tickets and threads.
+#[derive(Default)]
+struct Queues {
+    tickets: u64,
+    waiting: HashMap<u64, VecDeque<(u64, u64)>>,
 }
 
 impl Parking {
@@ -43,20 +53,46 @@ impl Parking {
         self.changed.notify_all();
     }
 
+    /// Waits for a later generation, but not for ever: whoever waits looks again at what it waits for.
     fn wait_beyond(&self, generation: u64, until: Option<Instant>) {
-        let mut now = self.generation.lock().expect("parking is whole");
-        while *now == generation {
-            match until {
-                None => now = self.changed.wait(now).expect("parking is whole"),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return;
-                    }
-                    now = self.changed.wait_timeout(now, left).expect("parking is whole").0;
-                }
-            }
+        let now = self.generation.lock().expect("parking is whole");
+        if *now != generation {
+            return;
         }
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let patience = left.map_or(PATIENCE, |left| left.min(PATIENCE));
+        drop(self.changed.wait_timeout(now, patience).expect("parking is whole"));
+    }
+
+    /// A thread begins to wait for a condition variable; by its ticket it will know that it was signalled.
+    fn enqueue(&self, variable: u64, thread: u64) -> u64 {
+        let mut queues = self.queues.lock().expect("parking is whole");
+        queues.tickets += 1;
+        let ticket = queues.tickets;
+        queues.waiting.entry(variable).or_default().push_back((ticket, thread));
+        ticket
+    }
+
+    /// Whether the ticket is still waiting.
+    fn is_waiting(&self, variable: u64, ticket: u64) -> bool {
+        let queues = self.queues.lock().expect("parking is whole");
+        queues.waiting.get(&variable).is_some_and(|queue| queue.iter().any(|w| w.0 == ticket))
+    }
+
+    /// Lets go those that `chosen` says of one variable, or of all.
+    fn dequeue(&self, variable: Option<u64>, chosen: impl FnMut(usize, (u64, u64)) -> bool) {
+        let mut chosen = chosen;
+        let mut queues = self.queues.lock().expect("parking is whole");
+        queues.waiting.retain(|&of, queue| {
+            if variable.is_none_or(|variable| variable == of) {
+                let mut place = 0;
+                queue.retain(|&waiting| {
+                    place += 1;
+                    !chosen(place - 1, waiting)
+                });
+            }
+            !queue.is_empty()
+        });
     }
 }
 
@@ -166,6 +202,8 @@ fn start<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
             eprintln!("firn scheme: thread {number}: {error}");
         }
         world.threads.lock().expect("threads are whole").remove(&number);
+        // A signal is not for a thread that was ended while it waited.
+        world.parking.dequeue(None, |_, waiting| waiting.1 == number);
         world.parking.begin_anew();
     };
     // The entry must be there before the thread can remove it.
@@ -253,7 +291,8 @@ pub const TABLE: &[Builtin] = &[
             return Ok(Value::TRUE);
         }
         Err(TrapKind::Block(Box::new(move |_| {
-            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+            let left = until.saturating_duration_since(Instant::now());
+            std::thread::sleep(left.min(PATIENCE));
         }))
         .into())
     }),
@@ -317,12 +356,7 @@ pub const TABLE: &[Builtin] = &[
     }),
     Builtin::new("%make-condition-variable", 1, 1, |mem, a| {
         let zero = || firn::Tagged::new(0);
-        let empty = ConditionVariable {
-            id: next_id(mem),
-            signals: 0.into(),
-            name: zero(),
-            specific: zero(),
-        };
+        let empty = ConditionVariable { id: next_id(mem), name: zero(), specific: zero() };
         mem.make(empty, |variable| {
             variable.set(&variable.name, a[0].into());
             variable.set(&variable.specific, Value::UNSPECIFIED.into());
@@ -345,21 +379,36 @@ pub const TABLE: &[Builtin] = &[
         variable(mem, a[0])?.specific.store(mem.scope(), a[1].into());
         Ok(Value::UNSPECIFIED)
     }),
-    Builtin::new("%signals", 1, 1, |mem, a| {
-        Ok(Value::fixnum(variable(mem, a[0])?.signals.load(Acquire) as i64))
+    // (%enqueue variable thread): a ticket.
+    Builtin::new("%enqueue", 2, 2, |mem, a| {
+        let (variable, thread) = (variable(mem, a[0])?, thread(mem, a[1])?);
+        Ok(Value::fixnum(mem.world().parking.enqueue(variable.id, thread.id) as i64))
     }),
-    Builtin::new("%signal!", 1, 1, |mem, a| {
-        variable(mem, a[0])?.signals.fetch_add(1, AcqRel);
-        mem.world().parking.begin_anew();
+    Builtin::new("condition-variable-signal!", 1, 1, |mem, a| {
+        let parking = &mem.world().parking;
+        parking.dequeue(Some(variable(mem, a[0])?.id), |place, _| place == 0);
+        parking.begin_anew();
         Ok(Value::UNSPECIFIED)
     }),
-    // (%wait-signal variable signals deadline): whether there was a later signal before the deadline.
+    Builtin::new("condition-variable-broadcast!", 1, 1, |mem, a| {
+        let parking = &mem.world().parking;
+        parking.dequeue(Some(variable(mem, a[0])?.id), |_, _| true);
+        parking.begin_anew();
+        Ok(Value::UNSPECIFIED)
+    }),
+    // (%wait-signal variable ticket deadline): whether the signal came before the deadline.
     Builtin::new("%wait-signal", 3, 3, |mem, a| {
         let until = deadline(mem, a[2])?;
-        let generation = mem.world().parking.now();
-        if variable(mem, a[0])?.signals.load(Acquire) != args::size(a[1])? as u64 {
+        let (id, ticket) = (variable(mem, a[0])?.id, args::size(a[1])? as u64);
+        let parking = &mem.world().parking;
+        let generation = parking.now();
+        if !parking.is_waiting(id, ticket) {
             return Ok(Value::TRUE);
         }
-        if passed(until) { Ok(Value::FALSE) } else { Err(wait(generation, until)) }
+        if passed(until) {
+            parking.dequeue(Some(id), |_, waiting| waiting.0 == ticket);
+            return Ok(Value::FALSE);
+        }
+        Err(wait(generation, until))
     }),
 ];

@@ -128,6 +128,12 @@ impl Generator<'_> {
                 let register = self.operand(&args[0])?;
                 self.f().jump(choose(JUMP_IF_PAIR, JUMP_UNLESS_PAIR), register, label);
             }
+            "eof-object?" => {
+                let register = self.operand(&args[0])?;
+                let constant = self.f().constant(Const::Immediate(Immediate::Eof));
+                let op = choose(JUMP_IF_EQ_CONST, JUMP_UNLESS_EQ_CONST);
+                self.f().jump_short(op, register, constant, label);
+            }
             "eq?" => {
                 let constant = |expr: &Expr| match expr {
                     Expr::Immediate(immediate) => Some(Const::Immediate(*immediate)),
@@ -205,7 +211,9 @@ impl Generator<'_> {
 /// Whether a builtin is a test that the machine branches on.
 pub(super) fn is_test(name: &str, args: usize) -> bool {
     match name {
-        "not" | "null?" | "pair?" | "zero?" | "positive?" | "negative?" => args == 1,
+        "not" | "null?" | "pair?" | "zero?" | "positive?" | "negative?" | "eof-object?" => {
+            args == 1
+        }
         "eq?" | "<" | ">" | "<=" | ">=" | "=" => args == 2,
         _ => false,
     }

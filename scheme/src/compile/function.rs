@@ -16,7 +16,7 @@ use crate::syntax::Location;
 use std::collections::HashMap;
 
 /// Most registers of a frame.
-const MOST_REGISTERS: usize = 3000;
+pub const MOST_REGISTERS: usize = 1500;
 
 /// A place in the code that jumps lead to: an index of [`Function::labels`].
 pub(super) type Label = usize;

@@ -22,6 +22,7 @@ pub mod ops;
 use crate::expand::{Compiler, Expr, GlobalId, Immediate, Var, VarId};
 use crate::symbol::Symbol;
 use crate::syntax::{Id, Location};
+pub use function::MOST_REGISTERS;
 use function::{Function, Label};
 use loops::Loops;
 use ops::*;

@@ -1,6 +1,6 @@
 //! The instructions of the machine.
 //!
-//! An instruction is a fixnum, so that code is an ordinary array of values: three low bits 0, then the operation (8
+//! An instruction is a fixnum, so that code is an ordinary array of values: eight low bits 0, then the operation (8
 //! bits), and from bit 16 on three operands of 16 bits, *a*, *b* and *c*. Operands are registers (slots of the
 //! frame) unless said otherwise; *bc* is one operand of 32 bits, signed.
 
@@ -96,9 +96,9 @@ operations! {
     CALL
     /// Call the global at constant c with b arguments from a + 2 on; the result goes to a.
     CALL_GLOBAL
-    /// As CALL, in place of this frame.
+    /// Go on with a, in place of this procedure, with b arguments, which are where its own were: from 2 on.
     TAIL_CALL
-    /// As CALL_GLOBAL, in place of this frame.
+    /// The same with the global at constant c.
     TAIL_CALL_GLOBAL
     /// Return a.
     RETURN
@@ -149,13 +149,13 @@ operations! {
 /// An instruction.
 #[inline(always)]
 pub const fn encode(op: u8, a: u16, b: u16, c: u16) -> u64 {
-    (op as u64) << 3 | (a as u64) << 16 | (b as u64) << 32 | (c as u64) << 48
+    (op as u64) << 8 | (a as u64) << 16 | (b as u64) << 32 | (c as u64) << 48
 }
 
 /// The operation.
 #[inline(always)]
 pub const fn op(word: u64) -> u8 {
-    (word >> 3) as u8
+    (word >> 8) as u8
 }
 /// Operand a.
 #[inline(always)]

@@ -166,11 +166,15 @@ impl Unit<'_> {
         }
         let head = self.expr(parts[0], env)?;
         let args = self.exprs(&parts[1..], env)?;
-        if let Expr::Immediate(Immediate::Primitive(builtin)) = head {
-            let takes = &self.compiler.builtins[builtin as usize];
-            if takes.takes(args.len()) {
-                return Ok(Expr::Builtin(builtin, args, at));
-            }
+        let builtin = match head {
+            Expr::Immediate(Immediate::Primitive(builtin)) => Some(builtin),
+            Expr::Global(global, _) => self.compiler.globals[global as usize].stand_in,
+            _ => None,
+        };
+        if let Some(builtin) = builtin
+            && self.compiler.builtins[builtin as usize].takes(args.len())
+        {
+            return Ok(Expr::Builtin(builtin, args, at));
         }
         Ok(Expr::Call(Box::new(head), args, at))
     }
@@ -262,7 +266,8 @@ impl Unit<'_> {
                         Ok(Expr::SetLocal(var, Box::new(value)))
                     }
                     Ok(Denotation::Global(global)) => {
-                        if self.compiler.globals[global as usize].builtin.is_some() {
+                        let known = &self.compiler.globals[global as usize];
+                        if known.builtin.is_some() || known.stand_in.is_some() {
                             let name = self.show(parts[1]);
                             return self.error(
                                 parts[1],

@@ -185,6 +185,8 @@ pub struct Global {
     pub name: Symbol,
     /// The builtin it is, if it is one.
     pub builtin: Option<u32>,
+    /// The builtin that is called instead when the number of arguments fits: see [`crate::builtins::STAND_INS`].
+    pub stand_in: Option<u32>,
 }
 
 /// What remains from one unit to the next; the interpreter has one, behind a lock.
@@ -226,7 +228,7 @@ impl Compiler {
     }
 
     pub(crate) fn new_global(&mut self, name: Symbol) -> GlobalId {
-        self.globals.push(Global { name, builtin: None });
+        self.globals.push(Global { name, builtin: None, stand_in: None });
         self.globals.len() as GlobalId - 1
     }
 
@@ -249,6 +251,13 @@ impl Compiler {
             None => {}
         }
         let global = self.new_global(self.symbol_of(ident));
+        if env == 0
+            && let Some(name) = ident.as_symbol().map(Symbol::name)
+            && crate::builtins::STAND_INS.contains(&&*name)
+        {
+            let number = self.builtin_numbers.get(format!("%{name}").as_str()).copied();
+            self.globals[global as usize].stand_in = number;
+        }
         let binding = Binding { denotation: Denotation::Global(global), imported: false };
         self.envs[env as usize].table.insert(ident, binding);
         Some(global)
@@ -268,6 +277,13 @@ impl Compiler {
             return *global;
         }
         let global = self.new_global(self.symbol_of(ident));
+        if env == 0
+            && let Some(name) = ident.as_symbol().map(Symbol::name)
+            && crate::builtins::STAND_INS.contains(&&*name)
+        {
+            let number = self.builtin_numbers.get(format!("%{name}").as_str()).copied();
+            self.globals[global as usize].stand_in = number;
+        }
         let binding = Binding { denotation: Denotation::Global(global), imported: false };
         self.envs[env as usize].table.insert(ident, binding);
         global

@@ -77,12 +77,9 @@
     ((mutex) (%mutex-unlock! mutex) #t)
     ((mutex variable) (mutex-unlock! mutex variable #f))
     ((mutex variable timeout)
-     (let ((signals (%signals variable)) (deadline (%deadline timeout)))
+     (let ((ticket (%enqueue variable (current-thread))) (deadline (%deadline timeout)))
        (%mutex-unlock! mutex)
-       (%wait-signal variable signals deadline)))))
+       (%wait-signal variable ticket deadline)))))
 
 (define make-condition-variable
   (case-lambda (() (%make-condition-variable #f)) ((name) (%make-condition-variable name))))
-;; Whoever waits looks again at what it waits for, so that waking all is a way of waking one.
-(define (condition-variable-signal! variable) (%signal! variable))
-(define (condition-variable-broadcast! variable) (%signal! variable))

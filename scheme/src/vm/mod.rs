@@ -16,7 +16,7 @@ use firn::{Local, NoGc, OutOfMemory, Scope, TaggedArray};
 use machine::{Exit, Resume, State};
 use std::cell::Cell as StdCell;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// The registers by name; see [`machine::register`].
 pub mod register {
@@ -94,7 +94,7 @@ impl<'v, 's> Vm<'v, 's> {
         world: Arc<World>,
         terminated: Arc<AtomicBool>,
     ) -> Result<Vm<'v, 's>, Failure> {
-        let words = register::FRAMES + machine::STACK + 128;
+        let words = register::FRAMES + machine::STACK + machine::WINDOW;
         let registers = cx.alloc_tagged::<Scheme>(words)?;
         let mut vm =
             Vm { cx, world, registers, state: State::default(), terminated, spare_left: 0 };
@@ -348,6 +348,13 @@ impl<'v, 's> Vm<'v, 's> {
                 Exit::Block(action) => {
                     let world = self.world.clone();
                     self.cx.blocking(move || action(&world));
+                    // What waits looks up now and then, and is not through: see `port::PATIENCE`.
+                    if self.world.interrupted.load(Relaxed) {
+                        return Outcome::Interrupted;
+                    }
+                    if self.terminated.load(Relaxed) {
+                        return Outcome::Terminated;
+                    }
                     Ok(())
                 }
                 Exit::Outside(action) => self.nested(|vm| action(vm)),

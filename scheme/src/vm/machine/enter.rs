@@ -12,7 +12,7 @@
 
 use super::execute::{cell_value, return_word};
 use super::traps::with_name;
-use super::{Exit, Flow, Machine, Resume, STACK, Stack, code_of, register};
+use super::{Exit, Flow, Machine, Resume, STACK, Stack, code_of, register, word};
 use crate::builtins::Control;
 use crate::compile::ops::code;
 use crate::mem::{Mem, Spare};
@@ -89,13 +89,13 @@ impl<'m> Machine<'m, '_, '_> {
             let callee = stack[nf + 1];
             if let Some(closure) = callee.as_closure() {
                 let code = code_of(mem, callee);
-                let meta = mem.element(code, code::META).bits();
+                let meta = word(mem, code, code::META).bits();
                 let arity = code::arity(meta);
                 if arity == code::CASE {
                     let chosen = (1..closure.len()).map(|index| mem.element(closure, index)).find(
                         |&clause| {
                             let code = code_of(mem, clause);
-                            accepts(code::arity(mem.element(code, code::META).bits()), *count)
+                            accepts(code::arity(word(mem, code, code::META).bits()), *count)
                         },
                     );
                     match chosen {
@@ -223,6 +223,7 @@ impl<'m> Machine<'m, '_, '_> {
                             k.set(&k.parameters, this.parameters.into());
                         }));
                         (self.segment, self.top, self.back) = (segment, top, back);
+                        self.along = 0;
                         let receiver = stack[nf + 2];
                         // The callee's frame is the lowest from here on, and replaces none.
                         stack[0] = Value::UNDERFLOW;
@@ -363,7 +364,7 @@ impl<'m> Machine<'m, '_, '_> {
         }
         if callee.as_closure().is_some() {
             let code = code_of(mem, callee);
-            let meta = mem.element(code, code::META).bits();
+            let meta = word(mem, code, code::META).bits();
             let arity = code::arity(meta);
             let least = (arity & !code::REST) as usize;
             if arity != code::CASE && arity & code::REST != 0 && least < 100 && all.len() >= least {
@@ -402,9 +403,9 @@ fn accepts(arity: u16, count: usize) -> bool {
 #[inline(never)]
 fn wrong_count<'m>(mem: Mem<'m, '_>, callee: Value<'m>, count: usize) -> Trap<'m> {
     let code = code_of(mem, callee);
-    let name = mem.element(code, code::NAME).as_symbol().map(|name| name.name().to_string());
+    let name = word(mem, code, code::NAME).as_symbol().map(|name| name.name().to_string());
     let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| "a procedure".to_string());
-    let arity = code::arity(mem.element(code, code::META).bits());
+    let arity = code::arity(word(mem, code, code::META).bits());
     let least = (arity & !code::REST) as usize;
     let wants = match arity {
         code::CASE => "has no clause for so many arguments".to_string(),

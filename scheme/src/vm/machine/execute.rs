@@ -12,7 +12,7 @@
 //! Called by the machine alone, at the beginning of a stretch and after each error.
 
 use super::traps::{unbound, with_name};
-use super::{Exit, Flow, Machine, STACK, Stack};
+use super::{Code, Exit, Flow, Machine, STACK, Stack, WINDOW, code_of, word as word_of};
 use crate::compile::ops::*;
 use crate::mem::Mem;
 use crate::numbers;
@@ -47,10 +47,11 @@ impl<'m> Machine<'m, '_, '_> {
         let mut fp = self.fp;
         let mut pc = self.pc;
         let mut code = self.code;
+        let mut frame = window(stack, fp);
         let mut fuel = FUEL;
         macro_rules! r {
             ($index:expr) => {
-                stack[fp + $index]
+                frame[$index % WINDOW]
             };
         }
         macro_rules! store {
@@ -65,6 +66,7 @@ impl<'m> Machine<'m, '_, '_> {
                 fp = self.fp;
                 pc = self.pc;
                 code = self.code;
+                frame = window(stack, fp);
             };
         }
         macro_rules! trap {
@@ -108,49 +110,62 @@ impl<'m> Machine<'m, '_, '_> {
                 load!();
             }};
         }
+        // The callee, the instruction, and the cell that the callee came from.
         macro_rules! call {
-            ($callee:expr, $word:expr) => {{
+            ($callee:expr, $word:expr $(, $cell:expr)?) => {{
                 let callee: Value<'m> = $callee;
                 let (base, count) = (a($word), b($word));
                 let nf = fp + base;
-                stack[nf + 1] = callee;
+                r!(base + 1) = callee;
                 if let Some(closure) = callee.as_closure()
                     && let Some(target) = mem.element(closure, 0).as_vector()
                 {
-                    let meta = mem.element(target, code::META).bits();
+                    let target = target.elements();
+                    let meta = instruction(mem, target, code::META);
                     if code::arity(meta) as usize == count && nf + code::frame(meta) <= STACK {
-                        stack[nf] = return_word(pc, base);
+                        r!(base) = return_word(pc, base);
                         fp = nf;
+                        frame = window(stack, fp);
                         code = target;
                         pc = code::entry(meta);
                         look_up!();
                         continue;
                     }
                 }
+                $(
+                    if callee == Value::UNBOUND {
+                        trap!(unbound(mem, $cell));
+                    }
+                )?
                 slow_call!(nf, count, false);
             }};
         }
         macro_rules! tail_call {
-            ($callee:expr, $word:expr) => {{
+            ($callee:expr, $word:expr $(, $cell:expr)?) => {{
                 let callee: Value<'m> = $callee;
-                let (base, count) = (a($word), b($word));
-                let nf = fp + base;
-                stack[nf + 1] = callee;
+                let count = b($word);
                 if let Some(closure) = callee.as_closure()
                     && let Some(target) = mem.element(closure, 0).as_vector()
                 {
-                    let meta = mem.element(target, code::META).bits();
+                    let target = target.elements();
+                    let meta = instruction(mem, target, code::META);
                     if code::arity(meta) as usize == count && fp + code::frame(meta) <= STACK {
-                        stack[fp + 1] = callee;
-                        for index in 0..count {
-                            stack[fp + 2 + index] = stack[nf + 2 + index];
-                        }
+                        r!(1) = callee;
                         code = target;
                         pc = code::entry(meta);
                         look_up!();
                         continue;
                     }
                 }
+                $(
+                    if callee == Value::UNBOUND {
+                        trap!(unbound(mem, $cell));
+                    }
+                )?
+                // The general way wants the call above the frame, which is still needed if this is an error.
+                let nf = fp + code::frame(instruction(mem, code, code::META));
+                stack[nf + 1] = callee;
+                stack.copy_within(fp + 2..fp + 2 + count, nf + 2);
                 slow_call!(nf, count, true);
             }};
         }
@@ -201,11 +216,11 @@ impl<'m> Machine<'m, '_, '_> {
                 }
                 done = true;
             }
-            let word = mem.element(code, pc).bits();
+            let word = instruction(mem, code, pc);
             pc += 1;
             match op(word) {
                 MOVE => r!(a(word)) = r!(b(word)),
-                CONST => r!(a(word)) = mem.element(code, c(word)),
+                CONST => r!(a(word)) = word_of(mem, code, c(word)),
                 INT => r!(a(word)) = Value::fixnum(bc(word) as i64),
                 FREE => {
                     if let Some(closure) = r!(1).as_closure() {
@@ -240,7 +255,7 @@ impl<'m> Machine<'m, '_, '_> {
                 }
                 CELL_NEW => r!(a(word)) = check!(mem.cell(r!(b(word)), Value::FALSE)),
                 GLOBAL => {
-                    let cell = mem.element(code, c(word));
+                    let cell = word_of(mem, code, c(word));
                     let value = cell_value(mem, cell);
                     if value == Value::UNBOUND {
                         trap!(unbound(mem, cell));
@@ -248,7 +263,7 @@ impl<'m> Machine<'m, '_, '_> {
                     r!(a(word)) = value;
                 }
                 GLOBAL_SET | GLOBAL_DEFINE => {
-                    let cell = mem.element(code, c(word));
+                    let cell = word_of(mem, code, c(word));
                     if op(word) == GLOBAL_SET && cell_value(mem, cell) == Value::UNBOUND {
                         trap!(unbound(mem, cell));
                     }
@@ -259,17 +274,17 @@ impl<'m> Machine<'m, '_, '_> {
                 CLOSURE => {
                     let count = b(word);
                     let captured = |index: usize| {
-                        let which = mem.element(code, pc + index - 1).bits();
+                        let which = instruction(mem, code, pc + index - 1);
                         if b(which) == 0 {
-                            stack[fp + a(which)]
+                            r!(a(which))
                         } else {
-                            match stack[fp + 1].as_closure() {
+                            match r!(1).as_closure() {
                                 Some(closure) => mem.element(closure, a(which) + 1),
                                 None => Value::UNBOUND,
                             }
                         }
                     };
-                    let target = mem.element(code, c(word));
+                    let target = word_of(mem, code, c(word));
                     let made =
                         mem.array(
                             count + 1,
@@ -329,12 +344,12 @@ impl<'m> Machine<'m, '_, '_> {
                     }
                 }
                 JUMP_IF_EQ_CONST => {
-                    if r!(a(word)) == mem.element(code, b(word)) {
+                    if r!(a(word)) == word_of(mem, code, b(word)) {
                         jump!(signed_c(word));
                     }
                 }
                 JUMP_UNLESS_EQ_CONST => {
-                    if r!(a(word)) != mem.element(code, b(word)) {
+                    if r!(a(word)) != word_of(mem, code, b(word)) {
                         jump!(signed_c(word));
                     }
                 }
@@ -374,34 +389,23 @@ impl<'m> Machine<'m, '_, '_> {
                 }
                 CALL => call!(r!(a(word) + 1), word),
                 CALL_GLOBAL => {
-                    let cell = mem.element(code, c(word));
-                    let callee = cell_value(mem, cell);
-                    if callee == Value::UNBOUND {
-                        trap!(unbound(mem, cell));
-                    }
-                    call!(callee, word);
+                    let cell = word_of(mem, code, c(word));
+                    call!(cell_value(mem, cell), word, cell);
                 }
-                TAIL_CALL => tail_call!(r!(a(word) + 1), word),
+                TAIL_CALL => tail_call!(r!(a(word)), word),
                 TAIL_CALL_GLOBAL => {
-                    let cell = mem.element(code, c(word));
-                    let callee = cell_value(mem, cell);
-                    if callee == Value::UNBOUND {
-                        trap!(unbound(mem, cell));
-                    }
-                    tail_call!(callee, word);
+                    let cell = word_of(mem, code, c(word));
+                    tail_call!(cell_value(mem, cell), word, cell);
                 }
                 RETURN => {
                     let value = r!(a(word));
-                    let back = stack[fp];
+                    let back = r!(0);
                     if let Some(back) = back.as_fixnum() {
-                        stack[fp] = value;
-                        fp -= back as usize & 0xffff;
+                        r!(0) = value;
+                        fp -= frame_below(back as usize);
                         pc = back as usize >> 16;
-                        if let Some(closure) = stack[fp + 1].as_closure()
-                            && let Some(caller) = mem.element(closure, 0).as_vector()
-                        {
-                            code = caller;
-                        }
+                        frame = window(stack, fp);
+                        code = code_of(mem, r!(1));
                     } else {
                         if let Some(exit) = self.underflow(stack, value) {
                             // The frame is done with; what is saved of it does not matter.
@@ -412,9 +416,9 @@ impl<'m> Machine<'m, '_, '_> {
                 }
                 BUILTIN => {
                     let builtin = &mem.world().builtins()[b(word)];
-                    let at = fp + a(word);
-                    match (builtin.native)(mem, &stack[at..at + c(word)]) {
-                        Ok(value) => stack[at] = value,
+                    let at = a(word) % WINDOW;
+                    match (builtin.native)(mem, &frame[at..][..c(word)]) {
+                        Ok(value) => frame[at] = value,
                         Err(trap) => trap!(with_name(builtin.name, trap)),
                     }
                 }
@@ -539,6 +543,35 @@ impl<'m> Machine<'m, '_, '_> {
 
 pub(super) fn return_word<'m>(pc: usize, delta: usize) -> Value<'m> {
     Value::fixnum((pc << 16 | delta) as i64)
+}
+
+/// The frame that begins at `fp`, and what lies above it.
+#[inline(always)]
+fn window<'a, 'm>(
+    stack: &'a mut [Value<'m>; STACK + WINDOW],
+    fp: usize,
+) -> &'a mut [Value<'m>; WINDOW] {
+    if fp > STACK {
+        beyond();
+    }
+    stack[fp..].first_chunk_mut().expect("checked above")
+}
+
+#[inline(always)]
+fn instruction<'m>(mem: Mem<'m, '_>, code: Code<'m>, index: usize) -> u64 {
+    word_of(mem, code, index).bits()
+}
+
+/// What a return word says of how far below the caller's frame begins.
+#[inline(always)]
+pub(super) fn frame_below(word: usize) -> usize {
+    word & 0xffff
+}
+
+#[cold]
+#[inline(never)]
+fn beyond() -> ! {
+    panic!("a frame begins beyond the stack: the machine is broken")
 }
 
 #[cold]

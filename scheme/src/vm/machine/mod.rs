@@ -8,7 +8,7 @@
 //! **Continuations.** Frames below the running one that had to leave the stack (it was full, or somebody captured the
 //! continuation) lie in *segments*: arrays `[segment below, its top, its return word, frames...]` that are never
 //! changed again. The position (segment, top, return word) is the continuation; capturing it moves only the frames
-//! that have not been moved before, and returning into a segment copies one frame back. Re-entry needs no copy.
+//! that have not been moved before, and returning into a segment copies frames back. Re-entry needs no copy.
 //!
 //! **Frames.** `[return word, closure, arguments..., variables...]`. The return word is a fixnum: the caller's next
 //! instruction, and how far below the caller's frame begins; in the lowest frame it says `UNDERFLOW`.
@@ -28,7 +28,7 @@ pub use enter::multiple;
 use crate::compile::ops::{a, code, op};
 use crate::mem::{Mem, Spare};
 use crate::trap::{Large, Trap};
-use crate::value::{Array, Value};
+use crate::value::{Array, Slot, Value};
 use crate::vm::Outside;
 use crate::world::World;
 use std::cell::Cell as StdCell;
@@ -36,8 +36,10 @@ use traps::{name_of, with_name};
 
 /// Words of the native stack that frames may use.
 pub const STACK: usize = 4096;
-/// And some for calling the handler of an error.
-const SLACK: usize = 64;
+/// Words that can be reached from the beginning of a frame: more than any frame has, so that a frame's register is
+/// found without asking whether it is there ([`execute`]), and that there is room for calling the handler of an error.
+pub const WINDOW: usize = 2048;
+const _: () = assert!(WINDOW.is_power_of_two() && WINDOW > crate::compile::MOST_REGISTERS + 64);
 
 /// What the machine must do before it goes on with the next instruction.
 #[allow(missing_docs)] // The fields are named by the variants' comments.
@@ -113,17 +115,22 @@ pub struct Machine<'m, 's, 'v> {
     segment: Value<'m>,
     top: usize,
     back: Value<'m>,
+    /// Words of frames that come back from a segment together with the topmost one.
+    along: usize,
     winders: Value<'m>,
     handlers: Value<'m>,
     parameters: Value<'m>,
     fp: usize,
     pc: usize,
-    code: Array<'m>,
+    code: Code<'m>,
     spare: &'m StdCell<Option<Spare<'m>>>,
     terminated: &'v std::sync::atomic::AtomicBool,
 }
 
-type Stack<'a, 'm> = &'a mut [Value<'m>];
+type Stack<'a, 'm> = &'a mut [Value<'m>; STACK + WINDOW];
+
+/// The words of a code object.
+type Code<'m> = &'m [Slot];
 
 /// Runs until the stretch must end.
 pub fn run<'m, 's>(
@@ -133,7 +140,8 @@ pub fn run<'m, 's>(
     state: &mut State,
     terminated: &std::sync::atomic::AtomicBool,
 ) -> Exit {
-    let mut stack = vec![Value::FALSE; STACK + SLACK];
+    let mut stack: Box<[Value<'m>; STACK + WINDOW]> =
+        vec![Value::FALSE; STACK + WINDOW].try_into().expect("it is as long as this");
     let get = |index| mem.element(registers, index);
     for (index, word) in stack[..state.live].iter_mut().enumerate() {
         *word = get(register::FRAMES + index);
@@ -148,6 +156,7 @@ pub fn run<'m, 's>(
         segment: get(register::SEGMENT),
         top: get(register::TOP).as_index().unwrap_or(0),
         back: get(register::BACK),
+        along: 0,
         winders: get(register::WINDERS),
         handlers: get(register::HANDLERS),
         parameters: get(register::PARAMETERS),
@@ -160,15 +169,15 @@ pub fn run<'m, 's>(
         terminated,
     };
     let exit = machine.go(&mut stack);
-    machine.save(&stack);
+    machine.save(&*stack);
     exit
 }
 
 /// The code of a closure.
 #[inline(always)]
-fn code_of<'m>(mem: Mem<'m, '_>, closure: Value<'m>) -> Array<'m> {
+fn code_of<'m>(mem: Mem<'m, '_>, closure: Value<'m>) -> Code<'m> {
     match closure.as_closure().and_then(|closure| mem.element(closure, 0).as_vector()) {
-        Some(code) => code,
+        Some(code) => code.elements(),
         None => no_code(),
     }
 }
@@ -177,6 +186,12 @@ fn code_of<'m>(mem: Mem<'m, '_>, closure: Value<'m>) -> Array<'m> {
 #[inline(never)]
 fn no_code() -> ! {
     panic!("a frame holds no closure: the machine is broken")
+}
+
+/// Word `index` of a code object.
+#[inline(always)]
+fn word<'m>(mem: Mem<'m, '_>, code: Code<'m>, index: usize) -> Value<'m> {
+    code[index].load(mem.scope()).into()
 }
 
 impl<'m> Machine<'m, '_, '_> {
@@ -196,7 +211,7 @@ impl<'m> Machine<'m, '_, '_> {
             }
             None => set(register::SPARE, Value::UNBOUND),
         }
-        let frame = code::frame(self.mem.element(self.code, code::META).bits());
+        let frame = self.frame_size();
         let mut live = self.fp + frame;
         if let Resume::Enter { frame, count, .. } = self.state.resume {
             live = live.max(frame + 2 + count);
@@ -264,9 +279,9 @@ impl<'m> Machine<'m, '_, '_> {
             };
             // The instruction is done again, unless an error takes its place.
             self.pc -= 1;
-            let word = self.mem.element(self.code, self.pc).bits();
-            let deliver = Resume::Deliver { frame: self.fp + a(word), tail: false };
-            let trap = match name_of(op(word)) {
+            let instruction = word(self.mem, self.code, self.pc).bits();
+            let deliver = Resume::Deliver { frame: self.fp + a(instruction), tail: false };
+            let trap = match name_of(op(instruction)) {
                 Some(name) => with_name(name, trap),
                 None => trap,
             };
@@ -275,6 +290,6 @@ impl<'m> Machine<'m, '_, '_> {
     }
 
     fn frame_size(&self) -> usize {
-        code::frame(self.mem.element(self.code, code::META).bits())
+        code::frame(word(self.mem, self.code, code::META).bits())
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! Called by the machine where it executes and enters; the traces also by the builtin procedures for them.
 
+use super::execute::frame_below;
 use super::{Exit, Machine, Resume, Stack, register};
 use crate::compile::ops::*;
 use crate::mem::Mem;
@@ -166,15 +167,14 @@ impl<'m> Machine<'m, '_, '_> {
             match stack[fp].as_fixnum() {
                 Some(word) if count < MOST => {
                     pc = word as usize >> 16;
-                    fp -= word as usize & 0xffff;
+                    fp -= frame_below(word as usize);
                 }
                 _ => break,
             }
         }
         let (mut segment, mut top, mut back) = (self.segment, self.top, self.back);
         while let (Some(frames), Some(word)) = (segment.as_vector(), back.as_fixnum()) {
-            let delta = word as usize & 0xffff;
-            let base = top - delta;
+            let base = top - frame_below(word as usize);
             note(self.mem.element(frames, base + 1), word as usize >> 16);
             count += 1;
             if count >= MOST {
