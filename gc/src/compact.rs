@@ -12,11 +12,13 @@
 use crate::allocate::READY_WHILE_COMPACTING;
 use crate::backend::{Source, Staging};
 use crate::build::{Builder, PageKind};
+use crate::config::FaultOutcome;
 use crate::core::{Core, phase};
 use crate::fault::FaultSlot;
 use crate::install::low_mask;
 use firn_heap::pages::{PageState, StateCell};
 use firn_heap::sys::map::{MapError, Reservation};
+use firn_heap::sys::thread::give_way;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -335,19 +337,23 @@ pub fn complete(core: &Core, shared: &CompactShared) {
     let view = unsafe { core.view() };
     let slot = core.faults.worker(0);
     for page in 0..view.total_pages {
-        while !StateCell(core.space.state(page)).get().is_published() {
-            core.ensure(page, slot, &core.counters.by_collector);
-            if !StateCell(core.space.state(page)).get().is_published() {
-                // Refused for now, or somebody is just about to say that it is there.
-                std::thread::yield_now();
+        let published = || StateCell(core.space.state(page)).get().is_published();
+        let mut refusals = 0;
+        while !published() {
+            match core.ensure(page, slot, &core.counters.by_collector) {
+                // Refused for now; the kernel does not say when to ask again.
+                FaultOutcome::Waited => {
+                    give_way(refusals);
+                    refusals += 1;
+                }
+                // A handler has moved it and is just about to say so.
+                _ => core.faults.await_departures(|| published() || !core.faults.occupied()),
             }
         }
     }
     // SeqCst: either a handler sees this, or `occupied` sees the handler.
     core.phase.store(phase::IDLE, Ordering::SeqCst);
-    while core.faults.occupied() {
-        std::thread::yield_now();
-    }
+    core.faults.await_departures(|| !core.faults.occupied());
     recycle(core, shared);
 }
 

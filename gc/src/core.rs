@@ -14,7 +14,8 @@ use crate::mutator::Mutator;
 use crate::ready::ReadyChunks;
 use crate::roots::GlobalRoots;
 use crate::safepoint::{Operations, Safepoints, Slot};
-use crate::segments::Segments;
+use crate::segments::{Log, Segments};
+use firn_heap::WORD;
 use firn_heap::space::Space;
 use firn_heap::sys::Errno;
 use firn_heap::sys::map::MapError;
@@ -23,6 +24,13 @@ use firn_heap::sys::uffd::{OpenError, Userfaultfd};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+
+/// Mutators that a heap serves at a time.
+const MUTATORS: usize = 1 << 13;
+/// Segments of marking work for those that are no mutators: a collector thread each, and the roots' log.
+const OTHERS: usize = 256;
+/// Words of the smallest object: the bitmap needs its first and last word to differ.
+const SMALLEST_OBJECT: usize = 2;
 
 /// A collector could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +55,11 @@ pub enum CoreError {
     /// Too many heaps.
     #[error("a process can have {0} heaps that serve faults; drop one first")]
     TooManyHeaps(usize),
+    /// Too many threads are attached.
+    #[error(
+        "{0} threads are attached to this heap already, the most it can serve: let one detach first"
+    )]
+    TooManyMutators(usize),
     /// An option that this kernel cannot honour.
     #[error("{0}")]
     Unsupported(String),
@@ -185,7 +198,8 @@ impl Core {
             }
         };
         config.workers = config.workers.max(1);
-        let segments = Segments::new(space.geometry.range_bytes() / 8)?;
+        let objects = space.geometry.range_bytes() / (SMALLEST_OBJECT * WORD);
+        let segments = Segments::new(objects, MUTATORS + OTHERS)?;
         let faults = FaultDesk::new(space.geometry.page, config.workers)?;
         let ready = ReadyChunks::new(space.geometry.pages, config.chunk_pages)?;
         let start_at = AtomicUsize::new(space.geometry.pages);
@@ -276,11 +290,19 @@ impl Core {
     }
 
     /// Makes the calling thread a mutator.
-    pub fn attach(&self) -> Result<Arc<Slot<Mutator>>, MapError> {
+    ///
+    /// # Errors
+    /// If there are too many mutators, or there is no address space for the new one's handles.
+    pub fn attach(&self) -> Result<Arc<Slot<Mutator>>, CoreError> {
         // Relaxed: only uniqueness matters.
         let id = self.next_mutator.fetch_add(1, Ordering::Relaxed);
         let mutator = Mutator::new(id, false)?;
-        self.threads.lock().unwrap().push((gettid(), id));
+        let mut threads = self.threads.lock().unwrap();
+        if threads.len() >= MUTATORS {
+            return Err(CoreError::TooManyMutators(MUTATORS));
+        }
+        threads.push((gettid(), id));
+        drop(threads);
         Ok(self.safepoints.attach(|| {
             // SAFETY: nobody else has it yet.
             let local = unsafe { mutator.local() };
@@ -292,13 +314,13 @@ impl Core {
 
     /// Ends the calling thread's being a mutator.
     pub fn detach(&self, slot: &Arc<Slot<Mutator>>) {
-        self.threads.lock().unwrap().retain(|&(_, id)| id != slot.mutator.id);
         self.safepoints.detach(self, slot, |mutator| {
             // SAFETY: the mutator's own thread, with nothing due.
             let local = unsafe { mutator.local() };
-            local.flush_log(&self.segments);
+            local.log.flush(&self.segments);
             self.retire(mutator);
         });
+        self.threads.lock().unwrap().retain(|&(_, id)| id != slot.mutator.id);
     }
 
     /// The mutator on the thread with this kernel id, for the fault thread (not for the handler).
@@ -307,17 +329,25 @@ impl Core {
         threads.iter().find(|&&(known, _)| known == tid).map_or(u32::MAX, |&(_, id)| id)
     }
 
-    /// The write barrier's slow path: `old` is about to be overwritten while marking is on.
+    /// The write barrier's slow path: `old` was overwritten while marking is on.
     #[inline(never)]
     pub fn log_overwritten(&self, mutator: &Mutator, old: u64) {
-        let offset = (old as usize).wrapping_sub(self.space.current().base());
+        // SAFETY: the mutator's own running thread.
+        self.remember(&mut unsafe { mutator.local() }.log, old);
+    }
+
+    /// Sees to it that the object at `address` gets marked in this cycle: adds it to `log`, unless it is marked or
+    /// was added to any log before. Only while marking is on.
+    #[inline]
+    pub(crate) fn remember(&self, log: &mut Log, address: u64) {
+        let offset = (address as usize).wrapping_sub(self.space.current().base());
         if offset < self.late_page() * self.space.geometry.page {
-            if !self.space.blocks.is_marked(offset / firn_heap::WORD) {
-                // SAFETY: the mutator's own running thread.
-                unsafe { mutator.local() }.log(&self.segments, old);
+            let (blocks, word) = (&self.space.blocks, offset / WORD);
+            if !blocks.is_marked(word) && blocks.queue_once(word) {
+                log.push(&self.segments, address);
             }
-        } else if self.space.large.contains(old as usize) {
-            self.space.large.mark(old as usize);
+        } else if self.space.large.contains(address as usize) {
+            self.space.large.mark(address as usize);
         }
     }
 
@@ -340,7 +370,7 @@ impl Core {
         let old = self.roots.set(place, address);
         // Relaxed: a running mutator has seen the pause that switched it on.
         if self.marking.load(Ordering::Relaxed) {
-            self.roots.log(|log| log.push_unmarked(self, old));
+            self.roots.log(|log| self.remember(log, old));
         }
     }
 
@@ -349,7 +379,7 @@ impl Core {
         self.roots.remove(place, |log, old| {
             // SeqCst: after the root was cleared; pairs with the store in `begin_marking`.
             if self.marking.load(Ordering::SeqCst) {
-                log.push_unmarked(self, old);
+                self.remember(log, old);
             }
         });
     }
@@ -403,7 +433,7 @@ impl Operations for Core {
         local.stop_began = monotonic_ns();
         match op {
             Op::FlushLogs | Op::FinalMark => {
-                local.flush_log(&self.segments);
+                local.log.flush(&self.segments);
             }
             Op::StartMark | Op::Flip => self.retire(mutator),
             Op::Verify => {}
@@ -424,7 +454,7 @@ impl Operations for Core {
             }
             // A thread that is no mutator may be about to log a root: then marking goes on.
             Op::FinalMark => self.roots.settled(|log| {
-                log.flush(self);
+                log.flush(&self.segments);
                 if self.segments.is_empty() {
                     self.marking.store(false, Ordering::SeqCst);
                     self.mark_ended.store(true, Ordering::Relaxed);

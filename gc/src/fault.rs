@@ -14,12 +14,13 @@ use crate::core::{Core, CoreError, phase};
 use crate::events::Event;
 use firn_heap::pages::{Access, Hazard, StateCell};
 use firn_heap::sys::Errno;
+use firn_heap::sys::futex;
 use firn_heap::sys::map::{Advice, MapError, Reservation, advise};
 use firn_heap::sys::signal::{self, Previous};
-use firn_heap::sys::thread::monotonic_ns;
+use firn_heap::sys::thread::{give_way, monotonic_ns};
 use firn_heap::table::{Table, Zeroed};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Threads that can serve faults at the same time; more wait for a slot.
@@ -80,6 +81,10 @@ pub struct FaultDesk {
     records: Table<Record>,
     recorded: AtomicUsize,
     inside: AtomicUsize,
+    /// Whether the finisher wants to be told when a handler leaves.
+    awaited: AtomicBool,
+    /// Handlers that have left while it did.
+    departures: AtomicU32,
     _buffers: Reservation,
 }
 
@@ -102,6 +107,8 @@ impl FaultDesk {
             records: Table::new(RECORDS, "firn fault records")?,
             recorded: AtomicUsize::new(0),
             inside: AtomicUsize::new(0),
+            awaited: AtomicBool::new(false),
+            departures: AtomicU32::new(0),
             _buffers: buffers,
         })
     }
@@ -115,7 +122,7 @@ impl FaultDesk {
     fn claim(&self) -> &FaultSlot {
         let here = 0u8;
         let hint = (&raw const here as usize >> 14) % SLOTS;
-        loop {
+        for round in 0.. {
             for step in 0..SLOTS {
                 let slot = &self.slots[(hint + step) % SLOTS];
                 // Acquire: pairs with the release in `serve`.
@@ -124,9 +131,10 @@ impl FaultDesk {
                     return slot;
                 }
             }
-            // All are taken, perhaps by threads that do not run. Async-signal-safe.
-            std::thread::yield_now();
+            // All are taken, perhaps by threads that do not run.
+            give_way(round);
         }
+        unreachable!("the rounds do not end")
     }
 
     fn record(&self, begin: u64, end: u64, page: usize, thread: u32, outcome: FaultOutcome) {
@@ -170,6 +178,37 @@ impl FaultDesk {
         // SeqCst: pairs with the handler's entry (Dekker with the phase).
         self.inside.load(Ordering::SeqCst) != 0
     }
+
+    fn enter(&self) {
+        // SeqCst: either the finisher sees this handler inside, or this handler sees the phase change.
+        self.inside.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn leave(&self) {
+        // SeqCst: what this handler has done comes before it, and the look at `awaited` after: either that is
+        // seen, or the finisher sees this handler gone and all it has done.
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+        if self.awaited.load(Ordering::SeqCst) {
+            self.departures.fetch_add(1, Ordering::SeqCst);
+            futex::wake_all(&self.departures);
+        }
+    }
+
+    /// Sleeps until `reached`, which a handler brings about by what it does before it leaves. Sleeps, because the
+    /// handler's thread may need this very processor, and yielding does not give that to a thread of a lower
+    /// scheduling class. Only for the coordinating thread.
+    pub(crate) fn await_departures(&self, reached: impl Fn() -> bool) {
+        // SeqCst: see `leave`.
+        self.awaited.store(true, Ordering::SeqCst);
+        loop {
+            let departures = self.departures.load(Ordering::SeqCst);
+            if reached() {
+                break;
+            }
+            futex::wait(&self.departures, departures, None);
+        }
+        self.awaited.store(false, Ordering::SeqCst);
+    }
 }
 
 /// What a fault turned out to be.
@@ -186,11 +225,9 @@ pub enum Served {
 impl Core {
     /// Makes the page at `address` present, if it is a to-page. Safe in a signal handler.
     pub fn serve_fault(&self, address: usize, thread: u32) -> Served {
-        // SeqCst: either the finisher sees this handler inside, or this handler sees the phase change.
-        self.faults.inside.fetch_add(1, Ordering::SeqCst);
+        self.faults.enter();
         let served = self.serve(address, thread);
-        // Release: pairs with `occupied`.
-        self.faults.inside.fetch_sub(1, Ordering::SeqCst);
+        self.faults.leave();
         served
     }
 
@@ -384,8 +421,11 @@ impl Drop for Core {
             );
         }
         // SeqCst: a handler that read the entry before it was cleared is counted; wait for it to leave.
-        while READING.load(Ordering::SeqCst) != 0 {
-            std::thread::yield_now();
+        for turn in 0.. {
+            if READING.load(Ordering::SeqCst) == 0 {
+                break;
+            }
+            give_way(turn);
         }
     }
 }

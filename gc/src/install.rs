@@ -17,6 +17,7 @@
 use crate::config::InstallKind;
 use firn_heap::sys::Errno;
 use firn_heap::sys::map::Reservation;
+use firn_heap::sys::thread::give_way;
 use firn_heap::sys::uffd::{Outcome, Userfaultfd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -111,7 +112,7 @@ impl Installer {
     /// Moves any number of pages to missing ones; returns how many, from the first on, have arrived. The first
     /// page that cannot be moved ends it.
     pub fn move_neighbours(&self, dst: usize, src: usize, pages: usize) -> usize {
-        let (mut done, mut attempts) = (0, 0);
+        let (mut done, mut attempts, mut turn) = (0, 0, 0);
         while done < pages {
             let (offset, left) = (done * self.page, (pages - done) * self.page);
             let outcome = self.operate(InstallKind::Move, dst + offset, src + offset, left);
@@ -119,10 +120,13 @@ impl Installer {
             let Some(errno) = outcome.error else { continue };
             self.retries.note(InstallKind::Move, errno);
             match errno {
-                Errno::EAGAIN | Errno::EINTR => std::thread::yield_now(),
+                Errno::EAGAIN | Errno::EINTR => {
+                    give_way(turn);
+                    turn += 1;
+                }
                 Errno::ENOMEM if attempts < MEMORY_ATTEMPTS => {
+                    give_way(attempts);
                     attempts += 1;
-                    std::thread::yield_now();
                 }
                 _ => break,
             }
@@ -141,7 +145,7 @@ impl Installer {
     fn run(&self, kind: InstallKind, dst: usize, src: usize, pages: usize) -> Installed {
         let mut result = Installed::default();
         let mut done = 0;
-        let mut attempts = 0;
+        let (mut attempts, mut turn) = (0, 0);
         while done < pages {
             let offset = done * self.page;
             let left = (pages - done) * self.page;
@@ -156,7 +160,10 @@ impl Installer {
             }
             let here = 1u64 << done;
             match errno {
-                Errno::EAGAIN | Errno::EINTR => std::thread::yield_now(),
+                Errno::EAGAIN | Errno::EINTR => {
+                    give_way(turn);
+                    turn += 1;
+                }
                 Errno::EEXIST => {
                     if self.wake {
                         let _ = self.uffd.wake(dst + done * self.page, self.page);
@@ -168,8 +175,8 @@ impl Installer {
                     done += 1;
                 }
                 Errno::ENOMEM if attempts < MEMORY_ATTEMPTS => {
+                    give_way(attempts);
                     attempts += 1;
-                    std::thread::yield_now();
                 }
                 _ => {
                     result.refused |= here;

@@ -6,11 +6,17 @@
 //! marking go on.
 //!
 //! **The end.** A round flushes every mutator's log by a handshake and drains what came. Once a round finds
-//! nothing to drain, no unmarked object of the snapshot can be left: each such object was reachable through
-//! unmarked ones from a queued or logged reference, there was none queued before the round, and each log was
-//! found empty at a moment after that. The final pause only repeats the check where mutators stand still,
+//! nothing to drain, hardly any unmarked object of the snapshot can be left: each such object was reachable
+//! through unmarked ones from a queued or logged reference, there was none queued before the round, and each log
+//! was found empty at a moment after that. The final pause makes the check where mutators stand still,
 //! and switches the barrier off. Its work is one buffer for each mutator, whatever the heap's size or the
 //! rate of mutation.
+//!
+//! **What is logged.** A reference is logged unless its object is marked or in some log of this cycle already,
+//! whoever's that is ([`Core::remember`]): so what all logs hold is bounded by the number of objects, however often
+//! the program overwrites them while the markers get no processor. Who skips an object because another thread
+//! has logged it may come out of a round with an empty log while the object waits in the other's: it is the final
+//! pause, where all logs are flushed at one moment, that proves them empty.
 //!
 //! **The loop.** An object is claimed by its first mark bit when a reference to it is found, and queued by the
 //! claimer; before its header is looked at (for the size, hence the last bit, and the slots) it spends some
@@ -18,7 +24,7 @@
 //! read-modify-writes.
 
 use crate::core::Core;
-use crate::segments::{CAPACITY, Segment};
+use crate::segments::{CAPACITY, Log};
 use firn_heap::WORD;
 use firn_heap::blocks::prefetch;
 use firn_heap::layout::{Header, LayoutId, Slot};
@@ -233,7 +239,7 @@ impl Marker {
             std::ptr::copy_nonoverlapping(self.stack.as_ptr().add(keep), words, CAPACITY);
         }
         self.stack.truncate(keep);
-        core.segments.submit(segment, CAPACITY, true);
+        core.segments.submit(segment, true);
     }
 }
 
@@ -245,71 +251,26 @@ fn missing_object(address: u64, header: Header) -> ! {
     )
 }
 
-/// Addresses on their way into segments.
-#[derive(Default)]
-pub struct RootLog {
-    segment: Option<Segment>,
-    len: usize,
-}
-
-impl RootLog {
-    /// Adds the object at `address`, if it is one that gets marked.
-    pub fn push(&mut self, core: &Core, address: u64) {
-        let space = &core.space;
-        let offset = (address as usize).wrapping_sub(space.current().base());
-        if offset >= core.late_page() * space.geometry.page {
-            if space.large.contains(address as usize) {
-                space.large.mark(address as usize);
-            }
-            return;
-        }
-        let segment = self.segment.get_or_insert_with(|| core.segments.acquire());
-        // SAFETY: the segment is held and has room: it is submitted when full.
-        unsafe { core.segments.words(segment).add(self.len).write(address) };
-        self.len += 1;
-        if self.len == CAPACITY {
-            self.flush(core);
-        }
-    }
-
-    /// As [`RootLog::push`], unless the object is marked already.
-    pub fn push_unmarked(&mut self, core: &Core, address: u64) {
-        let space = &core.space;
-        let offset = (address as usize).wrapping_sub(space.current().base());
-        let moves = offset < core.late_page() * space.geometry.page;
-        if !(moves && space.blocks.is_marked(offset / WORD)) {
-            self.push(core, address);
-        }
-    }
-
-    /// Queues what has been added.
-    pub fn flush(&mut self, core: &Core) {
-        if let Some(segment) = self.segment.take() {
-            core.segments.submit(segment, std::mem::take(&mut self.len), false);
-        }
-    }
-}
-
 /// Collects root addresses into segments.
 pub struct RootQueue<'a> {
     core: &'a Core,
-    log: RootLog,
+    log: Log,
 }
 
 impl<'a> RootQueue<'a> {
     /// An empty queue.
     pub fn new(core: &'a Core) -> RootQueue<'a> {
-        RootQueue { core, log: RootLog::default() }
+        RootQueue { core, log: Log::default() }
     }
 
     /// Queues the object at `address`, if it is one that gets marked.
     pub fn push(&mut self, address: u64) {
-        self.log.push(self.core, address);
+        self.core.remember(&mut self.log, address);
     }
 }
 
 impl Drop for RootQueue<'_> {
     fn drop(&mut self) {
-        self.log.flush(self.core);
+        self.log.flush(&self.core.segments);
     }
 }

@@ -4,7 +4,7 @@
 //! while it is stopped or held ([`crate::safepoint`]). Both reach the state through [`Mutator::local`],
 //! whose safety condition says exactly this.
 
-use crate::segments::{Segment, Segments};
+use crate::segments::Log;
 use firn_heap::sys::map::{MapError, Reservation};
 use firn_heap::tlab::Tlab;
 use std::cell::UnsafeCell;
@@ -27,8 +27,7 @@ impl Mutator {
         let local = MutatorLocal {
             tlab: Tlab::empty(),
             marking,
-            log: None,
-            log_len: 0,
+            log: Log::default(),
             handles: HandleStack::new()?,
             range: (0, 0),
             serial: 0,
@@ -63,8 +62,8 @@ pub struct MutatorLocal {
     pub tlab: Tlab,
     /// The write barrier is on.
     pub marking: bool,
-    log: Option<Segment>,
-    log_len: usize,
+    /// References that the thread has overwritten during marking.
+    pub log: Log,
     /// Addresses that the thread holds across safepoints.
     pub handles: HandleStack,
     /// First address of the range that mutators see now, and its length: where fields may be written.
@@ -75,32 +74,6 @@ pub struct MutatorLocal {
     pub stress_left: u32,
     /// When the current stop began (0: none).
     pub stop_began: u64,
-}
-
-impl MutatorLocal {
-    /// Logs an overwritten reference.
-    #[inline]
-    pub fn log(&mut self, segments: &Segments, address: u64) {
-        let segment = self.log.get_or_insert_with(|| segments.acquire());
-        // SAFETY: the segment is held, and `log_len` is below its capacity.
-        unsafe { segments.words(segment).add(self.log_len).write(address) };
-        self.log_len += 1;
-        if self.log_len == crate::segments::CAPACITY {
-            self.flush_log(segments);
-        }
-    }
-
-    /// Hands the log over to the markers; returns whether there was anything in it.
-    pub fn flush_log(&mut self, segments: &Segments) -> bool {
-        let Some(segment) = self.log.take() else { return false };
-        let len = std::mem::take(&mut self.log_len);
-        if len > 0 {
-            segments.submit(segment, len, false);
-        } else {
-            segments.release(segment);
-        }
-        len > 0
-    }
 }
 
 /// The precise shadow stack: one word a handle, at a place that does not change while it is in use.

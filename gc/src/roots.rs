@@ -18,7 +18,7 @@
 //! consistent. So either it logs, or nobody can have read the root since marking began. It does so under the
 //! lock; and marking does not end while the lock is taken.
 
-use crate::mark::RootLog;
+use crate::segments::Log;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
@@ -44,7 +44,7 @@ struct Ledger {
     /// Places that are not in use.
     free: Vec<usize>,
     /// What roots held that were replaced or removed during marking.
-    log: RootLog,
+    log: Log,
 }
 
 impl Default for GlobalRoots {
@@ -124,7 +124,7 @@ impl GlobalRoots {
 
     /// Forgets a root; calls `gone` with the address it held, not forwarded, before anybody can think that no
     /// removal is under way. Any thread may.
-    pub fn remove(&self, index: usize, gone: impl FnOnce(&mut RootLog, u64)) {
+    pub fn remove(&self, index: usize, gone: impl FnOnce(&mut Log, u64)) {
         let mut ledger = self.ledger.lock().unwrap();
         // SeqCst: see the essay on marking.
         let old = self.place(index).swap(0, Ordering::SeqCst) & !PARITY;
@@ -133,12 +133,12 @@ impl GlobalRoots {
     }
 
     /// Calls `write` with the log.
-    pub fn log(&self, write: impl FnOnce(&mut RootLog)) {
+    pub fn log(&self, write: impl FnOnce(&mut Log)) {
         write(&mut self.ledger.lock().unwrap().log);
     }
 
     /// Calls `settle` with the log if no root is being added or removed just now; otherwise does nothing.
-    pub fn settled(&self, settle: impl FnOnce(&mut RootLog)) {
+    pub fn settled(&self, settle: impl FnOnce(&mut Log)) {
         if let Ok(mut ledger) = self.ledger.try_lock() {
             settle(&mut ledger.log);
         }

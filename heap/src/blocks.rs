@@ -17,8 +17,15 @@
 //!
 //! An object's new place is then `destination + popcount(live words below it in its block)`.
 //!
+//! **Queued.** Until the plan writes it, the metadata word has another use: one bit for each word of the
+//! block, set by whoever queues a reference to the object there for the marker. So an overwritten reference
+//! is queued once in a cycle, however often the program overwrites it, and no table is needed for that.
+//! These bits are a word of their own because a single marker sets mark bits without atomic
+//! read-modify-writes, and mutators must not lose one of its bits, nor it one of theirs.
+//!
 //! Invariants: bits are set only between the start and the end of marking; metadata is written only
-//! by the plan, before the flip; after that both are constant until the reset at the cycle's end.
+//! by the plan, before the flip; after that both are constant until the reset at the cycle's end. Nobody
+//! looks at a block's metadata before the plan has replaced what marking left there.
 //! The flip (stop-the-world) orders the plan's plain stores before every reader.
 
 use crate::BLOCK_WORDS;
@@ -161,6 +168,14 @@ impl BlockTable {
     pub fn is_marked(&self, word: usize) -> bool {
         // Relaxed: a stale "no" costs a mark attempt, which decides.
         self.entry(word / BLOCK_WORDS).bits.load(Ordering::Relaxed) >> (word % BLOCK_WORDS) & 1 != 0
+    }
+
+    /// Notes that the object that starts at word `word` has been queued for marking; returns whether it had
+    /// not been. Only during marking.
+    #[inline(always)]
+    pub fn queue_once(&self, word: usize) -> bool {
+        let bit = 1u64 << (word % BLOCK_WORDS);
+        set::<true>(&self.entry(word / BLOCK_WORDS).meta, bit) & bit == 0
     }
 
     /// Sets the first bit of the object that starts at word `word`; returns whether it was unmarked. Whoever

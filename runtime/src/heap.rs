@@ -83,6 +83,9 @@ pub enum AttachError {
     /// No memory for its stacks.
     #[error("cannot attach this thread: {0}")]
     Memory(String),
+    /// The heap serves as many threads as it can.
+    #[error("cannot attach this thread: {0}")]
+    TooMany(CoreError),
 }
 
 /// How a heap was really set up.
@@ -291,7 +294,10 @@ impl Heap {
         }
         let memory = |error: &dyn std::fmt::Display| AttachError::Memory(error.to_string());
         let _stack = AltStack::install().map_err(|error| memory(&error))?;
-        let slot = self.core().attach().map_err(|error| memory(&error))?;
+        let slot = self.core().attach().map_err(|error| match error {
+            CoreError::TooManyMutators(_) => AttachError::TooMany(error),
+            error => memory(&error),
+        })?;
         ATTACHED.set(true);
         firn_gc::fault::set_thread(Some(slot.mutator.id));
         let detach = Detach(self, slot);

@@ -17,6 +17,7 @@ use crate::config::{BackendKind, InstallKind};
 use crate::install::{Installed, low_mask};
 use firn_heap::space::Space;
 use firn_heap::sys::Errno;
+use firn_heap::sys::thread::give_way;
 use firn_heap::sys::map::{MapError, Protection, protect, punch_hole};
 use firn_heap::table::Table;
 use std::os::fd::AsFd;
@@ -106,9 +107,8 @@ impl Backend for Mprotect {
                     done.published |= 1 << bit;
                 }
                 Err(1) => {
-                    while lock.load(Ordering::Acquire) == 1 {
-                        std::thread::yield_now();
-                    }
+                    let published = || lock.load(Ordering::Acquire) != 1;
+                    (0..).take_while(|_| !published()).for_each(give_way);
                 }
                 Err(_) => {}
             }
@@ -122,9 +122,8 @@ impl Backend for Mprotect {
                 let address = view.new_base + (page + bit) * bytes;
                 // SAFETY: the pages have their content. ENOMEM (too many mappings) passes when
                 // neighbours are opened and mappings merge.
-                while unsafe { protect(address, run * bytes, Protection::ReadWrite) }.is_err() {
-                    std::thread::yield_now();
-                }
+                let open = || unsafe { protect(address, run * bytes, Protection::ReadWrite) };
+                (0..).take_while(|_| open().is_err()).for_each(give_way);
                 for lock in &self.published[page + bit..page + bit + run] {
                     // Release: pairs with the acquire of those who wait.
                     lock.store(2, Ordering::Release);
@@ -151,9 +150,8 @@ impl Backend for Mprotect {
             if run > 0 {
                 let address = view.new_base + page * bytes;
                 // SAFETY: empty pages that nobody uses yet. For the retry see `publish`.
-                while unsafe { protect(address, run * bytes, Protection::ReadWrite) }.is_err() {
-                    std::thread::yield_now();
-                }
+                let open = || unsafe { protect(address, run * bytes, Protection::ReadWrite) };
+                (0..).take_while(|_| open().is_err()).for_each(give_way);
             }
             page += run.max(1);
         }

@@ -6,7 +6,7 @@
 
 use std::{ffi::CString, mem::MaybeUninit};
 
-use super::Errno;
+use super::{Errno, signal::preserve_errno};
 
 /// Names the calling thread, as `/proc` and tools show it. The kernel keeps 15 bytes; a longer name
 /// is cut there, and ends at a NUL.
@@ -40,6 +40,24 @@ pub fn set_nice(tid: u32, nice: i32) -> Result<(), Errno> {
 pub fn nice() -> i32 {
     // SAFETY: plain system call; it cannot fail for the calling thread, so its -1 is a value.
     unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
+/// Lets other threads run while the caller waits, for the `turn`th time (from 0) in a row, for something that nobody
+/// announces. Yields at first; from the 16th turn on it sleeps for 50 µs, because yielding lets no thread of a lower
+/// scheduling class run, and that one may be who is waited for. Signal-safe; keeps `errno`.
+pub fn give_way(turn: u32) {
+    const YIELDS: u32 = 16;
+    preserve_errno(|| {
+        // SAFETY: plain system calls; the time is a live timespec, and an interrupted sleep ends early.
+        unsafe {
+            if turn < YIELDS {
+                libc::sched_yield();
+            } else {
+                let time = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
+                libc::clock_nanosleep(libc::CLOCK_MONOTONIC, 0, &time, std::ptr::null_mut());
+            }
+        }
+    });
 }
 
 /// Scheduling classes: see `sched(7)`.
