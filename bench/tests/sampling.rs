@@ -112,8 +112,7 @@ fn counts_agree_with_an_independent_recording() {
     let _alone = alone();
     let folder = Folder::make();
     let point = || Barrier::new(TAKERS + 1);
-    let points =
-        Arc::new(Points { ready: point(), begin: point(), end: point(), leave: point() });
+    let points = Arc::new(Points { ready: point(), begin: point(), end: point(), leave: point() });
     let takers = start_takers(&points);
     points.ready.wait();
     let skip = |why: String| {

@@ -15,7 +15,7 @@ use crate::build::{Builder, PageKind};
 use crate::config::FaultOutcome;
 use crate::core::{Core, phase};
 use crate::fault::FaultSlot;
-use crate::install::low_mask;
+use crate::install::{Installed, low_mask};
 use firn_heap::pages::{PageState, StateCell};
 use firn_heap::sys::map::{MapError, Reservation};
 use firn_heap::sys::thread::give_way;
@@ -190,10 +190,8 @@ impl Compactor {
         }
         let count = done.published.count_ones() as u64;
         let copied = done.copied.count_ones() as u64;
-        if let Some(staging) = staging {
-            let gone = done.published | done.vanished;
-            core.backend.unstage(&core.space, &Staging { pages, ..staging }, !gone);
-            core.backend.moved_out(&core.space, staging.pool, source, gone.count_ones() as usize);
+        if let Some(staging) = &staging {
+            core.unstage(staging, done);
         }
         let counter = if staging.is_some() { &core.counters.moved } else { &core.counters.copied };
         // Relaxed: counts.
@@ -222,6 +220,14 @@ impl Compactor {
 }
 
 impl Core {
+    /// Settles the account of recycled pages that were built in and published with the outcome `done`.
+    pub(crate) fn unstage(&self, staging: &Staging, done: Installed) {
+        let gone = done.published | done.vanished;
+        self.backend.unstage(&self.space, staging, !gone);
+        let moved = gone.count_ones() as usize;
+        self.backend.moved_out(&self.space, staging.pool, staging.address, moved);
+    }
+
     /// Moves from-pages that hold their final content (state `Moving`). Anyone may. Returns which
     /// of them the kernel refused: those are not there.
     pub(crate) fn move_in_place(&self, first: usize, pages: usize, count: &AtomicU64) -> u64 {

@@ -303,11 +303,18 @@ impl Core {
                 }
             }
             Access::Read => {
+                let spare = self.backend.spare_page(&self.space);
+                let (source, kind) = match &spare {
+                    Some(spare) => (spare.address, Source::Staged),
+                    None => (slot.buffer, Source::Buffer),
+                };
                 // SAFETY: a compaction is under way, the hazard covers the page, and the buffer is the
-                // slot's, which this thread holds.
-                unsafe { builder.build(page, slot.buffer as *mut u64) };
-                let done =
-                    self.backend.publish(&self.space, view, page, slot.buffer, 1, Source::Buffer);
+                // slot's, which this thread holds, or a free page that it has taken.
+                unsafe { builder.build(page, source as *mut u64) };
+                let done = self.backend.publish(&self.space, view, page, source, 1, kind);
+                if let Some(spare) = &spare {
+                    self.unstage(spare, done);
+                }
                 if done.refused == 0 {
                     cell.set_mapped();
                 }
@@ -317,9 +324,11 @@ impl Core {
                     give_up_on_endless_refusal(page);
                     return FaultOutcome::Waited;
                 }
-                if done.published != 0 {
+                if done.published | done.copied != 0 {
+                    let moved = spare.is_some() && done.published != 0;
+                    let counter = if moved { &self.counters.moved } else { &self.counters.copied };
                     // Relaxed: counts.
-                    self.counters.copied.fetch_add(1, Ordering::Relaxed);
+                    counter.fetch_add(1, Ordering::Relaxed);
                     count.fetch_add(1, Ordering::Relaxed);
                 } else {
                     self.wake(page);

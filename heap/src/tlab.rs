@@ -75,6 +75,19 @@ impl Tlab {
         }
     }
 
+    /// Where the next object begins, and where the zeroed memory ends: all that allocating within it takes.
+    #[inline(always)]
+    pub fn ready(&self) -> (usize, usize) {
+        (self.cursor, self.limit)
+    }
+
+    /// Says that what lay before `cursor`, which is in the stretch of [`Tlab::ready`], has been allocated.
+    #[inline(always)]
+    pub fn set_cursor(&mut self, cursor: usize) {
+        debug_assert!((self.cursor..=self.limit).contains(&cursor));
+        self.cursor = cursor;
+    }
+
     /// Starts on `chunk` of the current range, which begins at `base`.
     pub fn start(&mut self, records: &Records, base: usize, chunk: Chunk, page: usize) {
         records.clear_records(chunk.first, chunk.pages);

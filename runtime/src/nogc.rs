@@ -2,6 +2,12 @@
 //!
 //! [`Scope::reserve`] may collect once and sets memory aside; what it returns allocates without collecting
 //! or failing, so that the [`Gc`]s it hands out stay valid beside each other. The fastest way to allocate.
+//!
+//! **In registers.** A [`NoGc`] has copies of the allocation buffer's cursor and limit, and its own address goes to
+//! nobody (what is not inlined gets the scope and plain values), so that a compiler keeps the copies in registers:
+//! read back from memory, each cursor waits for the store of the one before. The buffer's own cursor is written
+//! along, so that nothing needs to be done at the end, which `mem::forget` could skip. Invariant: while a `NoGc`
+//! lives it is the only one that allocates on its thread, and both cursors are equal.
 
 use crate::array::data_layout;
 use crate::reference::object_bytes;
@@ -31,11 +37,17 @@ use std::ops::Deref;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 pub struct NoGc<'a, 's> {
-    pub(crate) scope: &'a mut Scope<'s>,
+    scope: &'a mut Scope<'s>,
     /// The scope's, at hand: this is the fastest way to allocate.
-    pub(crate) local: *mut MutatorLocal,
+    local: *mut MutatorLocal,
+    /// Where the allocation buffer's next object begins.
+    cursor: Cell<usize>,
+    /// Where its zeroed memory ends.
+    limit: Cell<usize>,
+    /// The heap's serial number.
+    serial: u64,
     /// What is left of the reservation, for the option `stress-every`, which must not refuse that.
-    pub(crate) promised: Cell<usize>,
+    promised: Cell<usize>,
 }
 
 /// An object that has just been allocated and that nobody knows yet: its words can be filled without a barrier.
@@ -105,25 +117,53 @@ impl NoGc<'_, '_> {
 }
 
 impl<'a, 's> NoGc<'a, 's> {
+    /// For a scope that has set `promised` bytes aside.
+    #[inline(always)]
+    pub(crate) fn new(scope: &'a mut Scope<'s>, promised: usize) -> NoGc<'a, 's> {
+        let local = scope.local();
+        let (cursor, limit) = local.tlab.ready();
+        NoGc {
+            serial: local.serial,
+            local,
+            cursor: Cell::new(cursor),
+            limit: Cell::new(limit),
+            promised: Cell::new(promised),
+            scope,
+        }
+    }
+
+    /// The next `bytes`, if they are ready.
+    #[inline(always)]
+    fn bump(&self, bytes: usize) -> Option<usize> {
+        let start = self.cursor.get();
+        if bytes > self.limit.get() - start {
+            return None;
+        }
+        self.cursor.set(start + bytes);
+        // SAFETY: as in `Scope::local`.
+        unsafe { &mut *self.local }.tlab.set_cursor(start + bytes);
+        Some(start)
+    }
+
+    /// Takes over what the allocation buffer's slow path has changed.
+    #[inline(always)]
+    fn extended(&self, address: usize) -> usize {
+        // SAFETY: as in `Scope::local`.
+        let (cursor, limit) = unsafe { &*self.local }.tlab.ready();
+        self.cursor.set(cursor);
+        self.limit.set(limit);
+        address
+    }
+
     #[inline(always)]
     fn allocate(&self, header: Header, bytes: usize) -> u64 {
-        // SAFETY: as in `Scope::local`.
-        let address = match unsafe { &mut *self.local }.tlab.bump(bytes) {
+        let address = match self.bump(bytes) {
             Some(address) => address,
-            None => self.next_page(header.layout(), bytes),
+            None => self.extended(next_page(self.scope, header.layout(), bytes)),
         };
         // SAFETY: as in `Scope::allocate`.
         unsafe { (address as *mut u64).write(header.0) };
         address as u64
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn next_page(&self, layout: LayoutId, bytes: usize) -> usize {
-        let space = &self.scope.heap().core().space;
-        let tlab = &mut self.scope.local().tlab;
-        tlab.extend(space.records(), layout, bytes, space.geometry.page)
-            .expect("more was allocated than had been reserved")
     }
 
     /// Allocates a `T`.
@@ -132,8 +172,7 @@ impl<'a, 's> NoGc<'a, 's> {
     /// If more is allocated than was reserved (and the chunk has no room beyond that by chance).
     #[inline(always)]
     pub fn alloc<T: Trace>(&self, value: T) -> Gc<'a, T> {
-        // SAFETY: as in `Scope::local`.
-        let layout = match T::cell().get(unsafe { &*self.local }.serial) {
+        let layout = match T::cell().get(self.serial) {
             Some(id) => id,
             None => self.scope.heap().register::<T>(),
         };
@@ -189,43 +228,16 @@ impl<'a, 's> NoGc<'a, 's> {
     #[inline(always)]
     fn try_allocate(&self, header: Header, bytes: usize) -> Option<u64> {
         // SAFETY: as in `Scope::local`.
-        let local = unsafe { &mut *self.local };
-        if local.stress_left != 0 && !self.stress_allows(bytes) {
-            return None;
+        if unsafe { &*self.local }.stress_left != 0 {
+            self.promised.set(stress_allows(self.scope, self.promised.get(), bytes)?);
         }
-        let address = match local.tlab.bump(bytes) {
+        let address = match self.bump(bytes) {
             Some(address) => address,
-            None => self.try_next_page(header.layout(), bytes)?,
+            None => self.extended(try_next_page(self.scope, header.layout(), bytes)?),
         };
         // SAFETY: as in `Scope::allocate`.
         unsafe { (address as *mut u64).write(header.0) };
         Some(address as u64)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn try_next_page(&self, layout: LayoutId, bytes: usize) -> Option<usize> {
-        let space = &self.scope.heap().core().space;
-        let tlab = &mut self.scope.local().tlab;
-        tlab.extend(space.records(), layout, bytes, space.geometry.page)
-    }
-
-    /// The option `stress-every`: what was reserved is given; beyond that each allocation counts, and the
-    /// one whose turn it is gets nothing, so that the next reservation collects.
-    #[cold]
-    #[inline(never)]
-    fn stress_allows(&self, bytes: usize) -> bool {
-        let promised = self.promised.get();
-        if bytes <= promised {
-            self.promised.set(promised - bytes);
-            return true;
-        }
-        let left = &mut self.scope.local().stress_left;
-        if *left > 1 {
-            *left -= 1;
-            return true;
-        }
-        false
     }
 
     /// Allocates a `T` if there is room without collecting; `fill` gets it to fill its words. What was
@@ -257,8 +269,7 @@ impl<'a, 's> NoGc<'a, 's> {
         value: T,
         fill: impl FnOnce(&Fresh<'_, 's, T>),
     ) -> Option<Gc<'a, T>> {
-        // SAFETY: as in `Scope::local`.
-        let layout = match T::cell().get(unsafe { &*self.local }.serial) {
+        let layout = match T::cell().get(self.serial) {
             Some(id) => id,
             None => self.scope.heap().register::<T>(),
         };
@@ -304,4 +315,34 @@ impl<'a, 's> NoGc<'a, 's> {
         // SAFETY: zeroed memory is an array of zeroes; see `alloc`.
         Some(unsafe { Gc::from_address(address) })
     }
+}
+
+#[cold]
+#[inline(never)]
+fn next_page(scope: &Scope<'_>, layout: LayoutId, bytes: usize) -> usize {
+    try_next_page(scope, layout, bytes).expect("more was allocated than had been reserved")
+}
+
+#[cold]
+#[inline(never)]
+fn try_next_page(scope: &Scope<'_>, layout: LayoutId, bytes: usize) -> Option<usize> {
+    let space = &scope.heap().core().space;
+    scope.local().tlab.extend(space.records(), layout, bytes, space.geometry.page)
+}
+
+/// The option `stress-every`: what was reserved (`promised` bytes are left of it) is given; beyond that each
+/// allocation counts, and the one whose turn it is gets nothing, so that the next reservation collects. Returns
+/// what is left of the reservation, if `bytes` may be allocated.
+#[cold]
+#[inline(never)]
+fn stress_allows(scope: &Scope<'_>, promised: usize, bytes: usize) -> Option<usize> {
+    if bytes <= promised {
+        return Some(promised - bytes);
+    }
+    let left = &mut scope.local().stress_left;
+    if *left > 1 {
+        *left -= 1;
+        return Some(promised);
+    }
+    None
 }

@@ -380,7 +380,7 @@ impl<'s> Scope<'s> {
         if self.local().tlab.room() < bytes || self.slot().polled() {
             self.reserve_slow(bytes)?;
         }
-        Ok(NoGc { local: self.local, promised: Cell::new(bytes), scope: self })
+        Ok(NoGc::new(self, bytes))
     }
 
     #[cold]

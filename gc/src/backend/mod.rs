@@ -153,6 +153,12 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// A recycled page for a faulting thread to build in, if it had better not copy: the heap is further beyond
+    /// its limit than a compaction may put it. Safe in the fault handler.
+    fn spare_page(&self, _space: &Space) -> Option<Staging> {
+        None
+    }
+
     /// Takes back what is left of a staging run, or those pages of it that were not moved (`mask`).
     fn unstage(&self, _space: &Space, _staging: &Staging, _mask: u64) {}
 

@@ -36,6 +36,10 @@ pub struct PingPong {
 
 const PARKING: usize = 2;
 
+/// A faulting thread copies, which is quicker than moving a single page, until the heap is beyond its limit by
+/// this part of it (one in eight); from there on it builds in free pages and moves them.
+const BEYOND: usize = 8;
+
 impl PingPong {
     /// Registers the ranges for ever.
     pub fn new(
@@ -336,6 +340,22 @@ impl Backend for PingPong {
             let range = self.range(space, pool);
             let taken = range.pool.take_full_run()?;
             Some(Staging { address: range.base() + taken.first * page, pages: RUN, pool })
+        })
+    }
+
+    fn spare_page(&self, space: &Space) -> Option<Staging> {
+        let limit = space.geometry.limit_pages;
+        if self.install == InstallKind::Copy
+            || space.committed() <= limit + limit / BEYOND
+            || space.free_pages() <= RESERVE
+        {
+            return None;
+        }
+        let page = space.geometry.page;
+        self.pools(space).into_iter().find_map(|pool| {
+            let range = self.range(space, pool);
+            let (first, ..) = range.pool.take(1)?.runs().next()?;
+            Some(Staging { address: range.base() + first * page, pages: 1, pool })
         })
     }
 
