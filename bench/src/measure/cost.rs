@@ -1,9 +1,11 @@
 //! What recording costs: found out on this machine, by doing the same thing with and without.
 //!
 //! A thread maps and unmaps a page some thousand times, and sleeps for a moment some hundred times, in slices in
-//! which events are recorded and slices in which they are not, by turns; its processor time (which
-//! neighbours on the machine do not disturb) says what a record costs, with and without a call chain. A
-//! run's cost is then its records at that price, and the processor time of the thread that read them.
+//! which events are recorded and slices in which they are not, by turns; its processor time (from which neighbours on
+//! the machine take less than from the time of day) says what a record costs, with and without a call chain. A price is
+//! the median of the differences within pairs of slices, and has the interval that such a median has by its ranks,
+//! whatever the distribution. A run's cost is then its records at that price, and the processor time of the thread that
+//! read them. What is not in it: a few ten nanoseconds for each system call that is not followed.
 
 use std::sync::Arc;
 
@@ -15,23 +17,34 @@ use crate::perf::sampler::Options;
 use crate::perf::{Sampler, Window};
 use crate::schema::{Cost, Source};
 
+/// A number and the interval that it lies in with 95 %.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// The estimate.
+    pub value: f64,
+    /// From.
+    pub low: f64,
+    /// To.
+    pub high: f64,
+}
+
 /// Nanoseconds of processor time for a record.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Price {
     /// Without a call chain.
-    pub plain: f64,
+    pub plain: Estimate,
     /// With one, and what else a sleep causes.
-    pub chained: f64,
+    pub chained: Estimate,
 }
 
-/// Slices of each kind.
-const SLICES: usize = 6;
+/// Pairs of slices.
+const PAIRS: usize = 32;
 /// Mappings in a slice.
-const ROUNDS: usize = 1_000;
+const ROUNDS: usize = 200;
 /// Records of a mapping and its end: lock, system calls, downgrade.
 const RECORDS: f64 = 11.0;
 /// Sleeps in a slice.
-const SLEEPS: usize = 60;
+const SLEEPS: usize = 20;
 
 impl Price {
     /// Finds it out; some two hundred milliseconds. `None` where nothing can be recorded.
@@ -47,29 +60,40 @@ impl Price {
                 std::thread::sleep(std::time::Duration::from_micros(1));
             }
         };
-        let plain = difference(&sampler, &map) / (ROUNDS as f64 * RECORDS);
-        let chained = difference(&sampler, &sleep) / SLEEPS as f64;
-        Some(Price { plain: plain.max(0.0), chained: chained.max(0.0) })
+        Some(Price {
+            plain: difference(&sampler, &map, ROUNDS as f64 * RECORDS),
+            chained: difference(&sampler, &sleep, SLEEPS as f64),
+        })
     }
 }
 
-/// Processor time of `work` with recording less that without, in nanoseconds: of the medians.
-fn difference(sampler: &Sampler, work: &dyn Fn()) -> f64 {
-    let mut times = [Vec::new(), Vec::new()];
-    work();
-    for i in 0..2 * SLICES {
-        // On, off, off, on: a trend weighs on both alike.
-        let on = matches!(i % 4, 0 | 3);
+/// Processor time of `work` with recording less that without, in nanoseconds, for each of `parts` parts.
+fn difference(sampler: &Sampler, work: &dyn Fn(), parts: f64) -> Estimate {
+    let slice = |on: bool| {
         sampler.enable(on);
         let before = thread_cpu_time_ns();
         work();
-        times[usize::from(on)].push(thread_cpu_time_ns() - before);
-    }
-    let [without, with] = times.map(|mut t| {
-        t.sort_unstable();
-        t[t.len() / 2] as f64
-    });
-    with - without
+        thread_cpu_time_ns() as f64 - before as f64
+    };
+    work();
+    let pair = |i: usize| {
+        // On, off, off, on: a trend weighs on both alike.
+        let first = slice(i % 2 == 0);
+        let second = slice(i % 2 == 1);
+        (if i % 2 == 0 { first - second } else { second - first }) / parts
+    };
+    median((0..PAIRS).map(pair).collect())
+}
+
+/// The median, never below zero, with its interval.
+fn median(mut differences: Vec<f64>) -> Estimate {
+    differences.sort_by(f64::total_cmp);
+    let n = differences.len();
+    // Ranks of the binomial distribution with 95 %, by its normal approximation.
+    let reach = 0.98 * (n as f64).sqrt();
+    let low = (n as f64 / 2.0 - reach).floor().max(1.0) as usize - 1;
+    let at = |i: usize| differences[i.min(n - 1)].max(0.0);
+    Estimate { value: at(n / 2), low: at(low), high: at(n - 1 - low) }
 }
 
 /// The cost of a measurement during which the process used `cpu_s` seconds of processor time in `seconds`
@@ -78,22 +102,36 @@ pub fn of(gathered: &Gathered, price: Option<Price>, cpu_s: f64, seconds: f64) -
     let (recording, price) = (gathered.recording.as_ref()?, price?);
     let span = recording.span.1.saturating_sub(recording.span.0) as f64 / 1e9;
     let (records, chained) = (recording.quality.records as f64, recording.chained as f64);
-    let spent =
-        (records - chained) * price.plain + chained * price.chained + recording.cpu_ns as f64;
-    let part = spent / 1e9 / span.max(1e-9) * seconds;
-    let percent = 100.0 * part / (cpu_s - part).max(1e-9);
+    // Seconds in the window, at these prices.
+    let part = |plain: f64, with_chain: f64| {
+        let spent = (records - chained) * plain + chained * with_chain + recording.cpu_ns as f64;
+        spent / 1e9 / span.max(1e-9) * seconds
+    };
+    let percent = |part: f64| 100.0 * part / (cpu_s - part).max(1e-9);
+    let (plain, chain) = (price.plain, price.chained);
+    let spent = part(plain.value, chain.value);
     Some(Cost {
         what: format!(
-            "processor seconds of the process in the window; a record costs {:.0} ns here, with a call \
-             chain {:.0} ns, and {:.2} s went into reading them",
-            price.plain,
-            price.chained,
+            "processor seconds of the process in the window; a record costs {:.0} ns here ({:.0} to {:.0}), with \
+             a call chain {:.0} ns ({:.0} to {:.0}), {:.0} % of them are of system calls, and {:.2} s went into \
+             reading them",
+            plain.value,
+            plain.low,
+            plain.high,
+            chain.value,
+            chain.low,
+            chain.high,
+            100.0 * recording.calls as f64 / records.max(1.0),
             recording.cpu_ns as f64 / 1e9
         ),
         with: cpu_s,
-        without: cpu_s - part,
-        percent,
-        flagged: percent > 5.0,
+        without: cpu_s - spent,
+        percent: percent(spent),
+        percent_interval: Some((
+            percent(part(plain.low, chain.low)),
+            percent(part(plain.high, chain.high)),
+        )),
+        flagged: percent(spent) > 5.0,
         source: Source::Program,
         events_per_s: records / span.max(1e-9),
     })
@@ -109,7 +147,18 @@ mod tests {
             println!("skipped: the kernel's events cannot be recorded here");
             return;
         };
-        assert!(price.plain > 0.0 && price.plain < 10_000.0, "{price:?}");
-        assert!(price.chained < 100_000.0, "{price:?}");
+        let Estimate { value, low, high } = price.plain;
+        assert!(value > 0.0 && value < 10_000.0, "{price:?}");
+        assert!(low <= value && value <= high, "{price:?}");
+        assert!(price.chained.value < 100_000.0, "{price:?}");
+    }
+
+    #[test]
+    fn an_outlier_moves_neither_a_price_nor_its_interval() {
+        let mut all: Vec<f64> = (1..=32).map(f64::from).collect();
+        all[31] = 1e9;
+        let Estimate { value, low, high } = median(all);
+        assert_eq!((low, value, high), (10.0, 17.0, 23.0));
+        assert_eq!(median(vec![-3.0]).value, 0.0);
     }
 }

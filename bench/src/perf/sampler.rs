@@ -59,6 +59,8 @@ pub struct Recording {
     pub quality: LockQuality,
     /// Records with a call chain among them.
     pub chained: u64,
+    /// Records of system calls among them.
+    pub calls: u64,
     /// Whether contended acquisitions could be told.
     pub contention_known: bool,
     /// Whether switches were recorded.
@@ -135,6 +137,7 @@ impl Sampler {
             failed: HashMap::new(),
             quality: LockQuality::default(),
             chained: 0,
+            calls: 0,
             contention_known: formats.contention.is_some(),
             switches_known: formats.sched.is_some(),
             calls_known: formats.calls.is_some(),
@@ -307,6 +310,7 @@ impl State {
                     quality.damaged_bytes += bytes.len() as u64;
                     return;
                 };
+                self.recording.calls += u64::from(matches!(seen, Seen::Enter(_) | Seen::Exit));
                 let ours = sample.pid == self.pid;
                 if ours && let Some(global) = self.formats.global_id(&sample) {
                     self.recording.analysis.identify(sample.tid, global);

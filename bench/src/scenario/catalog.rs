@@ -12,7 +12,8 @@ use super::noise;
 use super::options::Plan;
 use super::rig::{self, Done, Member, Setup};
 use super::stage::Scheduling;
-use super::{cgroup, figures};
+use super::cgroup::Cap;
+use super::figures;
 use crate::exit::Failure;
 use crate::measure::cost::Price;
 use crate::measure::latency::Discipline;
@@ -214,8 +215,6 @@ pub fn perform(
     let mut runs = Vec::new();
     for &variant in variants {
         for &backend in &plan.backends {
-            // What a cap has left behind.
-            cgroup::remove();
             if stop.requested() {
                 break;
             }
@@ -331,6 +330,7 @@ fn variant_of(
             let ballast = Mutex::new(None);
             let members = vec![
                 mutators(1),
+                requester(),
                 Member::new(
                     "Neighbour",
                     plan.readers,
@@ -407,10 +407,11 @@ fn inversion<'a>(plan: &'a Plan, options: Options) -> Setup<'a> {
     let mut setup = setup(Scenario::PriorityInversion, "", options, members);
     setup.victims = &["UiMutator"];
     if let Some(percent) = plan.daemon_cap {
-        setup.prepare = Box::new(move |_, stage| {
-            if let Err(line) = cgroup::cap_collector(percent) {
-                stage.trouble(line);
-            }
+        // Kept as long as the setup, and so longer than the heap.
+        let cap = Mutex::new(None);
+        setup.prepare = Box::new(move |_, stage| match Cap::collector(percent) {
+            Ok(made) => *cap.lock().unwrap() = Some(made),
+            Err(line) => stage.trouble(line),
         });
     }
     setup

@@ -110,7 +110,6 @@ pub fn perform(
         progress.share((i + 1) as f64 / total);
         say(&text::scenario(*scenario, &document.runs[before..]));
     }
-    cgroup::remove();
     document.skipped.sort();
     document.skipped.dedup();
     document.partial = stop.interrupted();

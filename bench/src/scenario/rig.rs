@@ -30,6 +30,9 @@ use crate::workloads::{Bench, Outcome, WorkloadError};
 /// Spans of each kind in a run of a scenario; a file has many runs.
 const SPANS: usize = 2_000;
 
+/// Seconds that a window may become longer by, until a collection has ended in it.
+const LONGER: f64 = 10.0;
+
 /// What a thread does.
 pub type Body<'a> = Box<dyn Fn(&Heap, &Stage, usize) + Send + Sync + 'a>;
 
@@ -149,10 +152,19 @@ pub fn perform(
             }
             None => {
                 wait(stop, clock::now() + clock::ns(plan.warm_seconds()), None);
-                let begin = clock::now();
+                let (begin, before) = (clock::now(), collector.cycles());
                 window.begin(begin);
                 cpu.0 = CpuClock::now();
                 wait(stop, begin + clock::ns(plan.seconds), Some((progress, plan.seconds)));
+                // A starved collector may not have ended a cycle: a run without one says nothing.
+                let collects = setup.members.iter().any(|m| m.role == "Requester");
+                let latest = clock::now() + clock::ns(LONGER);
+                while collects && collector.cycles() == before && clock::now() < latest {
+                    if stop.requested() {
+                        break;
+                    }
+                    wait(stop, clock::now() + 20_000_000, None);
+                }
                 window.end(clock::now());
                 cpu.1 = cpu.0.elapsed();
             }

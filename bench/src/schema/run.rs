@@ -376,6 +376,9 @@ pub struct Cost {
     pub without: f64,
     /// The share lost, in percent of `without`; negative where measuring seemed to help (noise).
     pub percent: f64,
+    /// The interval that it lies in with 95 %, as far as the price of a record is uncertain.
+    #[serde(default)]
+    pub percent_interval: Option<(f64, f64)>,
     /// More than 5 %: figures of this run are to be taken with care.
     pub flagged: bool,
     /// Where the two come from.

@@ -191,10 +191,12 @@ fn cost(page: &mut Page, run: &Run) {
     let Some(c) = &run.measuring_cost else { return };
     let flag = if c.flagged { " MORE THAN 5 %: take the figures with care" } else { "" };
     page.blank();
+    let interval =
+        c.percent_interval.map_or(String::new(), |(low, high)| format!(", {low:.1} to {high:.1} %"));
     page.entry(
         "measuring",
         &format!(
-            "cost {:.1} % ({}; {} records a second){flag}",
+            "cost {:.1} %{interval} ({}; {} records a second){flag}",
             c.percent,
             c.what,
             count(c.events_per_s as u64)
