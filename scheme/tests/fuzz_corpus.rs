@@ -104,19 +104,49 @@ fn mutate(text: &str, random: &mut Random) -> String {
     chars.into_iter().collect()
 }
 
-#[test]
-fn seeds_and_their_mutations_compile_or_are_refused() {
-    let scheme = interpreter("heap=64m,backend=stw").expect("needs no userfaultfd");
-    let mut random = Random(0x5eed);
+/// Compiles a text; if that panics, the text is shown first.
+fn compile_or_show(scheme: &Interpreter, text: &str) {
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| compile(scheme, text)));
+    if let Err(panic) = ended {
+        eprintln!("the compiler panicked at this text:\n{text}\n---");
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Compiles `count` mutations of each seed.
+fn fuzz(random: &mut Random, count: usize) {
     let mut seeds = programs("fuzz/corpus/reader_and_compiler");
     seeds.extend(programs("tests/suite"));
     for seed in seeds {
+        let scheme = interpreter("heap=64m,backend=stw").expect("needs no userfaultfd");
         let text = std::fs::read_to_string(&seed).expect("readable");
-        compile(&scheme, &text);
-        let short: String = text.chars().take(4000).collect();
-        for _ in 0..150 {
-            compile(&scheme, &mutate(&short, &mut random));
+        compile_or_show(&scheme, &text);
+        let lines: Vec<&str> = text.lines().collect();
+        for _ in 0..count {
+            // A hundred lines, so that all parts of a long file have their turn.
+            let first = random.below(lines.len().saturating_sub(100) + 1);
+            let part = lines[first..].iter().take(100).copied().collect::<Vec<_>>().join("\n");
+            compile_or_show(&scheme, &mutate(&part, random));
         }
+    }
+}
+
+#[test]
+fn seeds_and_their_mutations_compile_or_are_refused() {
+    fuzz(&mut Random(0x5eed), 150);
+}
+
+/// `FIRN_FUZZ_SECONDS=600 FIRN_FUZZ_SEED=7 cargo test -p firn-scheme --test fuzz_corpus` goes on for ten minutes.
+#[test]
+fn more_mutations_compile_or_are_refused_for_as_long_as_is_asked_for() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    let seconds = number("FIRN_FUZZ_SECONDS").unwrap_or(1);
+    let mut random = Random(number("FIRN_FUZZ_SEED").unwrap_or(1));
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+    let mut rounds = 0;
+    while rounds == 0 || std::time::Instant::now() < end {
+        fuzz(&mut random, 10);
+        rounds += 1;
     }
 }
 

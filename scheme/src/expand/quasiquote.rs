@@ -121,7 +121,7 @@ impl Unit<'_> {
         while let Some(id) = todo.pop() {
             match self.forms.node(id) {
                 Node::Pair(car, cdr) if seen.insert(id) => todo.extend([*car, *cdr]),
-                Node::Vector(items) => todo.extend(items.iter().copied()),
+                Node::Vector(items) if seen.insert(id) => todo.extend(items.iter().copied()),
                 Node::Ident(_) => {
                     if matches!(
                         self.special(id, env),

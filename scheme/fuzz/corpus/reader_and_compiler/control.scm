@@ -1,0 +1,12 @@
+;; Binding forms, loops, exceptions, promises, parameters.
+(define-values (a b . c) (values 1 2 3 4))
+(let loop ((i 0) (acc '())) (if (< i 3) (loop (+ i 1) (cons i acc)) (reverse acc)))
+(do ((i 0 (+ i 1)) (v (make-vector 3))) ((= i 3) v) (vector-set! v i i))
+(guard (e ((symbol? e) => (lambda (x) x)) ((string? e) e) (else (raise e))) (raise 'x))
+(define p (make-parameter 1 (lambda (x) (* x x))))
+(parameterize ((p 3)) (dynamic-wind (lambda () 1) (lambda () (call/cc (lambda (k) (k (p))))) (lambda () 2)))
+(force (delay-force (delay (case (* 2 3) ((2 3 5 7) 'prime) ((1 4 6 8 9) => list) (else 'no)))))
+(define-syntax while (syntax-rules () ((_ c b ...) (let again () (when c b ... (again))))))
+(letrec* ((even? (lambda (n) (or (zero? n) (odd? (- n 1))))) (odd? (lambda (n) (and (not (zero? n)) (even? (- n 1)))))) (even? 10))
+(case-lambda ((x) x) ((x y . z) (apply + x y z)))
+(cond-expand ((and full-unicode (not absent)) (define q 1)) (else (define q 2)))
