@@ -179,7 +179,11 @@ fn completes_without_burning_the_processor(way: &str, at: At) {
             cx.blocking(|| collection.join().unwrap());
         });
     });
-    assert_eq!(interrupt.interrupted.load(Ordering::SeqCst), 1, "{way}: no handler was interrupted");
+    assert_eq!(
+        interrupt.interrupted.load(Ordering::SeqCst),
+        1,
+        "{way}: no handler was interrupted"
+    );
     let most = time.most.load(Ordering::SeqCst);
     assert!(most < MOST_CPU_NS, "{way}: the daemon burnt {} ms in a cycle", most / 1_000_000);
 }
