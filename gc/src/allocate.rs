@@ -143,9 +143,16 @@ impl Core {
         }
     }
 
-    /// Takes all ready chunks back.
-    pub fn withdraw_ready(&self) {
-        while self.dissolve_ready() {}
+    /// Gives up to `pages` free pages back to the kernel; ready chunks last, so that whoever allocates after a quiet
+    /// time need not move pages itself.
+    pub fn release(&self, pages: usize) {
+        let mut left = pages;
+        loop {
+            left -= self.backend.release(&self.space, left).min(left);
+            if left == 0 || !self.dissolve_ready() {
+                return;
+            }
+        }
     }
 
     /// Makes free pages of a withdrawn or ready chunk; false if there is none. Any thread that may allocate can.

@@ -138,7 +138,8 @@ pub struct Core {
     pub(crate) planned_pages: AtomicUsize,
     pub(crate) flip_failed: Mutex<Option<Errno>>,
     pub(crate) verify_failure: Mutex<Option<String>>,
-    pub(crate) listeners: RwLock<Vec<Arc<dyn Listener>>>,
+    /// Replaced as a whole, so that nobody is called under the lock.
+    listeners: RwLock<Arc<[Arc<dyn Listener>]>>,
     next_mutator: AtomicU32,
     /// Kernel ids of mutators' threads, for the fault thread.
     threads: Mutex<Vec<(u32, u32)>>,
@@ -223,7 +224,7 @@ impl Core {
             planned_pages: AtomicUsize::new(0),
             flip_failed: Mutex::default(),
             verify_failure: Mutex::default(),
-            listeners: RwLock::default(),
+            listeners: RwLock::new(Arc::new([])),
             next_mutator: AtomicU32::new(0),
             threads: Mutex::default(),
             cycle: AtomicU64::new(0),
@@ -243,14 +244,16 @@ impl Core {
         *self.trigger.lock().unwrap() = Some(trigger);
     }
 
-    /// Adds a listener to the event stream.
+    /// Adds a listener to the event stream. A listener may do so too: the new one hears what comes next.
     pub fn add_listener(&self, listener: Arc<dyn Listener>) {
-        self.listeners.write().unwrap().push(listener);
+        let mut listeners = self.listeners.write().unwrap();
+        *listeners = listeners.iter().cloned().chain([listener]).collect();
     }
 
     /// Delivers an event.
     pub fn emit(&self, event: Event) {
-        for listener in self.listeners.read().unwrap().iter() {
+        let listeners = self.listeners.read().unwrap().clone();
+        for listener in listeners.iter() {
             listener.event(&event);
         }
     }

@@ -71,6 +71,8 @@ pub struct Installed {
     pub refused: u64,
     /// Pages that refused to be moved and were published by a copy: their source is still where it was.
     pub copied: u64,
+    /// Pages that were there already (`EEXIST`): somebody was faster, or they must not be there.
+    pub present: u64,
     /// Pages whose source is no longer where it was although this call did not move it.
     pub vanished: u64,
 }
@@ -110,8 +112,8 @@ impl Installer {
     }
 
     /// Moves any number of pages to missing ones; returns how many, from the first on, have arrived. The first
-    /// page that cannot be moved ends it.
-    pub fn move_neighbours(&self, dst: usize, src: usize, pages: usize) -> usize {
+    /// page that cannot be moved ends it; the error says why.
+    pub fn move_neighbours(&self, dst: usize, src: usize, pages: usize) -> (usize, Option<Errno>) {
         let (mut done, mut attempts, mut turn) = (0, 0, 0);
         while done < pages {
             let (offset, left) = (done * self.page, (pages - done) * self.page);
@@ -128,10 +130,10 @@ impl Installer {
                     give_way(attempts);
                     attempts += 1;
                 }
-                _ => break,
+                _ => return (done, Some(errno)),
             }
         }
-        done
+        (done, None)
     }
 
     #[inline(always)]
@@ -168,6 +170,7 @@ impl Installer {
                     if self.wake {
                         let _ = self.uffd.wake(dst + done * self.page, self.page);
                     }
+                    result.present |= here;
                     done += 1;
                 }
                 Errno::ENOENT if kind == InstallKind::Move => {

@@ -536,4 +536,64 @@ mod tests {
         let long = Layout::plain("long", Layout::MAX_FIXED_WORDS + 1);
         assert!(matches!(table.register(&long), Err(LayoutError::TooLong { .. })));
     }
+
+    /// Where an object may be: anywhere in user space, at a multiple of a word.
+    const PLACES: [u64; 6] =
+        [8, 0x1000, 0x5555_5555_5550, 0x2aaa_aaaa_aaa8, 0x7fff_ffff_fff8, 0x4000_0000_0000];
+
+    /// Whether a reference under `rule` is still one, to the same place and with the same tag, after its object
+    /// has moved from any place to any other.
+    fn survives_moves(rule: TagRule) -> bool {
+        let tags = (0..8).filter(|tag| rule.low_tags >> tag & 1 != 0);
+        let words = tags.flat_map(|tag| PLACES.map(|place| (place, place | tag | rule.pattern)));
+        let mut references = words
+            .filter(|&(place, word)| rule.is_reference(word) && rule.address_of(word) == place)
+            .peekable();
+        assert!(references.peek().is_some(), "a rule without references proves nothing");
+        references.all(|(_, word)| {
+            PLACES.iter().all(|&to| {
+                let moved = rule.with_address(word, to);
+                rule.is_reference(moved)
+                    && rule.address_of(moved) == to
+                    && moved & !rule.address == word & !rule.address
+            })
+        })
+    }
+
+    #[test]
+    fn tag_rules_are_refused_if_a_move_could_break_their_references() {
+        let table = LayoutTable::new().unwrap();
+        let low = TagRule { mask: 0, pattern: 0, low_tags: 0b10, address: !7 };
+        let high = TagRule {
+            mask: 0xffff << 48,
+            pattern: 0xfffc << 48,
+            low_tags: 0xff,
+            address: (1 << 48) - 8,
+        };
+        let sound = [low, high, TagRule { address: (1 << 47) - 8, ..high }];
+        // Without one of the bits in which addresses differ; with one that tells references from constants; with
+        // the tag's bits.
+        let missing = (3..47).map(|bit| TagRule { address: high.address & !(1 << bit), ..high });
+        let masked = (3..47).map(|bit| TagRule { mask: high.mask | 1 << bit, ..high });
+        let set = (3..47).map(|bit| {
+            let bit = 1 << bit;
+            TagRule { mask: high.mask | bit, pattern: high.pattern | bit, ..high }
+        });
+        let tags = (0..3).map(|bit| TagRule { address: high.address | 1 << bit, ..high });
+        let accepted = |rule| {
+            let layout = Layout { tagged: vec![0], rule, ..Layout::plain("ruled", 1) };
+            match table.register(&layout) {
+                Ok(_) => true,
+                Err(LayoutError::BadRule { name: "ruled" }) => false,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        for rule in sound {
+            assert!(accepted(rule) && survives_moves(rule), "{rule:x?}");
+        }
+        for rule in missing.chain(masked).chain(set).chain(tags) {
+            assert!(!accepted(rule), "{rule:x?}");
+            assert!(!survives_moves(rule), "refused without need: {rule:x?}");
+        }
+    }
 }

@@ -298,19 +298,17 @@ impl Loop {
             }
             Task::Trim => {
                 let core = &self.shared.core;
-                core.withdraw_ready();
-                let spare = core.space.free_pages();
                 let limit = core.space.geometry.limit_pages;
-                let over = core.space.committed().saturating_sub(limit);
-                core.backend.release(&core.space, over.max(spare / 2));
+                let committed = core.space.committed();
+                let spare = committed.saturating_sub(core.in_use());
+                core.release(committed.saturating_sub(limit).max(spare / 2));
             }
             Task::Transition(background) => {
                 self.shared.background.store(background, Ordering::Relaxed);
                 if background {
                     self.collect(Cause::Background);
                     let core = &self.shared.core;
-                    core.withdraw_ready();
-                    core.backend.release(&core.space, core.space.free_pages());
+                    core.release(usize::MAX);
                 }
             }
             Task::Floors => {

@@ -118,7 +118,9 @@ impl PingPong {
                     let mut stay = low_mask(part);
                     if slot < self.parked.len() {
                         let to = space.parking.base() + (slot * RUN + filled) * page;
-                        let moved = self.installer.move_run(to, from, part).published;
+                        let done = self.installer.move_run(to, from, part);
+                        expect_absent(to, page, done.present);
+                        let moved = done.published;
                         self.parked[slot].fetch_add(moved.count_ones(), Ordering::Relaxed);
                         let bits = moved << filled;
                         space.parking.pool.put_mask(slot, bits, if zeroed { bits } else { 0 });
@@ -153,6 +155,7 @@ impl PingPong {
                 for (first, count, zeroed) in taken.runs() {
                     let source = range.base() + first * page;
                     let done = self.installer.move_run(dst + have * page, source, count);
+                    expect_absent(dst + have * page, page, done.present);
                     let moved = done.published.trailing_ones() as usize;
                     // Refused (pinned, shared by a fork): such a page is of no use to moving. What was
                     // moved beyond it must not stay there, where nobody knows of it.
@@ -191,6 +194,21 @@ pub(super) fn vault(bytes: usize) -> Result<Reservation, MapError> {
     Ok(vault)
 }
 
+/// Ends the process if one of the pages in the mask `present` was there already, where free pages were to go: to
+/// addresses that nobody has in use. Whatever is there, going on would hand it out as fresh memory, or show it as an
+/// object later.
+fn expect_absent(address: usize, page: usize, present: u64) {
+    if present != 0 {
+        let place = address + present.trailing_zeros() as usize * page;
+        eprintln!(
+            "firn: the page at {place:#x} of the heap is present, where none may be: something outside of Firn wrote \
+             to an unused address of the heap or mapped memory over it, or this is a bug in Firn; the process cannot \
+             go on"
+        );
+        std::process::abort();
+    }
+}
+
 fn take_all(pool: &PagePool) -> usize {
     std::iter::from_fn(|| pool.take(RUN)).map(|taken| taken.mask.count_ones() as usize).sum()
 }
@@ -216,6 +234,7 @@ impl Backend for PingPong {
         let ask = missing.min(space.geometry.limit_pages.saturating_sub(space.committed()));
         if ask > 0 && space.commit(ask) {
             let done = self.installer.copy(dst + have * page, space.zeroes(), ask);
+            expect_absent(dst + have * page, page, done.present);
             let copied = done.published.trailing_ones() as usize;
             // What arrived behind a refused page must not stay there, where nobody knows of it.
             let arrived = done.published.count_ones() as usize;
@@ -247,7 +266,9 @@ impl Backend for PingPong {
                     break;
                 };
                 let source = range.base() + runs.start * page;
-                let moved = self.installer.move_neighbours(dst + have * page, source, runs.len());
+                let to = dst + have * page;
+                let (moved, error) = self.installer.move_neighbours(to, source, runs.len());
+                expect_absent(to + moved * page, page, (error == Some(Errno::EEXIST)) as u64);
                 have += moved;
                 if moved < runs.len() {
                     // A page that cannot be moved (pinned, shared by a fork) is of no use here.
