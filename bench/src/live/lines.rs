@@ -22,6 +22,8 @@ pub struct Moment {
     pub hiccups: Seen,
     /// Frames by lateness.
     pub frames: Seen,
+    /// Operations, for a workload that has no frames.
+    pub operations: Seen,
     /// Late frames.
     pub late: u64,
     /// The window has begun.
@@ -61,7 +63,14 @@ pub fn lines(before: &Moment, now: &Moment, recent: &[u64]) -> [String; LINES] {
         ),
     };
     let frames = match now.frames.count {
-        0 => "none told in this workload".to_owned(),
+        0 if now.operations.count > 0 => format!(
+            "{} ({}), mean {}, longest {}",
+            count(now.operations.count),
+            rate(before.operations.count, now.operations.count, seconds),
+            time(now.operations.total / now.operations.count),
+            time(now.operations.longest)
+        ),
+        0 => "no frames and no operations told yet".to_owned(),
         n => format!(
             "{} ({}), {} late ({}), latest by {}",
             count(n),
@@ -71,6 +80,7 @@ pub fn lines(before: &Moment, now: &Moment, recent: &[u64]) -> [String; LINES] {
             time(now.frames.longest)
         ),
     };
+    let told_by_operations = now.frames.count == 0 && now.operations.count > 0;
     let phase = if now.measuring { "" } else { " (warming up: nothing counts yet)" };
     [
         entry("collector", heap(state) + phase),
@@ -94,7 +104,7 @@ pub fn lines(before: &Moment, now: &Moment, recent: &[u64]) -> [String; LINES] {
                 time(is.waits.longest)
             )),
         ),
-        entry("frames", frames),
+        entry(if told_by_operations { "operations" } else { "frames" }, frames),
         entry("mmap_lock", format!("write: {}", lock(&before.write, &now.write))),
         entry("", format!("read:  {}", lock(&before.read, &now.read))),
         entry(
@@ -157,6 +167,17 @@ mod tests {
             assert!(text.contains(part), "{part}\n{text}");
         }
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn a_workload_without_frames_shows_its_operations() {
+        let before = Moment { now: 1_000_000_000, ..Moment::default() };
+        let operations = Seen { count: 2_000, total: 4_000_000, longest: 700_000 };
+        let now = Moment { now: 2_000_000_000, operations, ..Moment::default() };
+        let text = lines(&before, &now, &[]).join("\n");
+        let line = "operations 2,000 (2,000/s), mean 2.00 us, longest 700 us";
+        assert!(text.contains(line), "{text}");
+        assert!(!text.contains("frames"), "{text}");
     }
 
     #[test]

@@ -165,6 +165,7 @@ fn moment(feed: Option<&Feed>, window: &Window) -> Moment {
         write: tally.write_waits.seen(),
         hiccups: tally.hiccups.seen(),
         frames: tally.frames.seen(),
+        operations: tally.operations.seen(),
         late: tally.late.load(Ordering::Relaxed),
         measuring: window.get().0 <= now,
     }

@@ -37,6 +37,14 @@ impl Running {
         self.recent.fetch_max(ns, Ordering::Relaxed);
     }
 
+    /// `count` more, of `total` nanoseconds together, the longest of `longest`.
+    pub fn add_all(&self, Seen { count, total, longest }: Seen) {
+        self.count.fetch_add(count, Ordering::Relaxed);
+        self.total.fetch_add(total, Ordering::Relaxed);
+        self.longest.fetch_max(longest, Ordering::Relaxed);
+        self.recent.fetch_max(longest, Ordering::Relaxed);
+    }
+
     /// What there is so far.
     pub fn seen(&self) -> Seen {
         let get = |a: &AtomicU64| a.load(Ordering::Relaxed);
@@ -62,6 +70,8 @@ pub struct Tally {
     pub frames: Running,
     /// Frames that were late.
     pub late: AtomicU64,
+    /// Operations, where a workload has such; a thread tells some together.
+    pub operations: Running,
 }
 
 impl Tally {
@@ -91,6 +101,8 @@ mod tests {
         assert_eq!((running.recent(), running.recent()), (90, 0));
         running.add(3);
         assert_eq!((running.recent(), running.seen().longest), (3, 90));
+        running.add_all(Seen { count: 2, total: 8, longest: 6 });
+        assert_eq!(running.seen(), Seen { count: 6, total: 113, longest: 90 });
     }
 
     #[test]

@@ -27,28 +27,25 @@ pub struct Causes<'a> {
     off: HashMap<u32, Vec<&'a OffCpu>>,
 }
 
-/// The part of an interval that no cause has claimed yet.
+/// The part of an interval that no cause has claimed yet: pieces in order, none overlapping.
 struct Free(Vec<(u64, u64)>);
 
 impl Free {
-    /// Takes `claim` out; returns how much of it was still free.
+    /// Takes `claim` out; returns how much of it was still free. A long frame has ten thousands of claims (each fault
+    /// is one), so only the pieces that are met are looked at.
     fn claim(&mut self, claim: (u64, u64)) -> u64 {
-        let (mut left, mut taken) = (Vec::with_capacity(self.0.len() + 1), 0);
-        for &(begin, end) in &self.0 {
-            let (from, to) = (begin.max(claim.0), end.min(claim.1));
-            if from >= to {
-                left.push((begin, end));
-                continue;
-            }
-            taken += to - from;
-            if begin < from {
-                left.push((begin, from));
-            }
-            if to < end {
-                left.push((to, end));
-            }
+        if claim.0 >= claim.1 {
+            return 0;
         }
-        self.0 = left;
+        let first = self.0.partition_point(|piece| piece.1 <= claim.0);
+        let met = self.0[first..].partition_point(|piece| piece.0 < claim.1);
+        let pieces = &self.0[first..first + met];
+        let (Some(&(begin, _)), Some(&(_, end))) = (pieces.first(), pieces.last()) else {
+            return 0;
+        };
+        let taken = pieces.iter().map(|p| p.1.min(claim.1).saturating_sub(p.0.max(claim.0))).sum();
+        let left = [(begin, claim.0), (claim.1, end)].into_iter().filter(|(from, to)| from < to);
+        self.0.splice(first..first + met, left);
         taken
     }
 
@@ -228,6 +225,17 @@ impl<'a> Causes<'a> {
 mod tests {
     use super::super::collect::{Pause, Stall};
     use super::*;
+
+    #[test]
+    fn a_claim_takes_what_is_left_of_it_and_leaves_the_rest() {
+        let mut free = Free(vec![(10, 100)]);
+        assert_eq!((free.claim((30, 40)), free.claim((30, 40)), free.claim((20, 50))), (10, 0, 20));
+        assert_eq!(free.0, [(10, 20), (50, 100)]);
+        // Over both pieces, over an edge, outside, and nothing.
+        assert_eq!((free.claim((15, 60)), free.claim((90, 200))), (15, 10));
+        assert_eq!((free.claim((0, 10)), free.claim((300, 400)), free.claim((70, 70))), (0, 0, 0));
+        assert_eq!((free.rest(), free.claim((0, 500)), free.rest()), (35, 35, 0));
+    }
 
     #[test]
     fn each_nanosecond_counts_for_one_cause() {

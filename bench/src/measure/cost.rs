@@ -78,9 +78,9 @@ fn difference(sampler: &Sampler, work: &dyn Fn(), parts: f64) -> Estimate {
     work();
     let pair = |i: usize| {
         // On, off, off, on: a trend weighs on both alike.
-        let first = slice(i % 2 == 0);
-        let second = slice(i % 2 == 1);
-        (if i % 2 == 0 { first - second } else { second - first }) / parts
+        let on_first = i.is_multiple_of(2);
+        let (first, second) = (slice(on_first), slice(!on_first));
+        (if on_first { first - second } else { second - first }) / parts
     };
     median((0..PAIRS).map(pair).collect())
 }

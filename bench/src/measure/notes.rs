@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use firn_heap::sys::thread::gettid;
 
+use crate::live::tally::Seen;
 use crate::perf::Window;
 
 /// An operation of less than this is not worth a note, nanoseconds.
@@ -57,12 +58,31 @@ pub struct Slow {
     longest: BinaryHeap<(std::cmp::Reverse<u64>, u64)>,
     /// The worst of each interval, by number of the interval on the monotonic clock.
     worst: BTreeMap<u64, u64>,
+    /// Whose live view is told of all operations, slow or not.
+    shown: Option<Arc<Window>>,
+    /// What it has not been told yet.
+    untold: Seen,
 }
+
+/// Operations that a live view is told of together: each telling is a write to memory that all threads share.
+const TOGETHER: u64 = 128;
 
 impl Slow {
     /// For operations called `what`.
     pub fn new(what: &'static str) -> Slow {
-        Slow { what, tid: 0, longest: BinaryHeap::with_capacity(KEPT + 1), worst: BTreeMap::new() }
+        Slow {
+            what,
+            tid: 0,
+            longest: BinaryHeap::with_capacity(KEPT + 1),
+            worst: BTreeMap::new(),
+            shown: None,
+            untold: Seen::default(),
+        }
+    }
+
+    /// The same, which also tells the live view of `window` of all operations.
+    pub fn shown(what: &'static str, window: &Arc<Window>) -> Slow {
+        Slow { shown: Some(window.clone()), ..Slow::new(what) }
     }
 
     /// An operation lasted from `begin` to `end`.
@@ -71,6 +91,13 @@ impl Slow {
         let ns = end.saturating_sub(begin);
         if ns >= SLOW_FROM {
             self.keep(begin, ns);
+        }
+        if let Some(window) = &self.shown {
+            let Seen { count, total, longest } = &mut self.untold;
+            (*count, *total, *longest) = (*count + 1, *total + ns, ns.max(*longest));
+            if *count >= TOGETHER || ns >= SLOW_FROM {
+                window.tally().operations.add_all(std::mem::take(&mut self.untold));
+            }
         }
     }
 

@@ -303,6 +303,12 @@ pub fn is_collector(name: &str) -> bool {
 impl Analysis {
     /// For the address space that the kernel calls `mm`.
     pub fn new(limits: Limits, window: Arc<Window>, mm: u64, places_known: bool) -> Analysis {
+        // Room for all of it, which costs nothing before it is used: a buffer that grew in the middle of a measurement
+        // would take the very lock for writing. Where so much is refused, it grows.
+        let (mut kept, mut holders, mut off) = (Vec::new(), Vec::new(), Vec::new());
+        let _ = kept.try_reserve_exact(limits.at_most);
+        let _ = holders.try_reserve_exact(limits.at_most);
+        let _ = off.try_reserve_exact(limits.at_most);
         Analysis {
             limits,
             window,
@@ -311,10 +317,10 @@ impl Analysis {
             threads: HashMap::new(),
             pairing: Pairing::default(),
             by_global_id: HashMap::new(),
-            recent: VecDeque::new(),
-            kept: Vec::new(),
-            holders: Vec::new(),
-            off: Vec::new(),
+            recent: VecDeque::with_capacity(REMEMBERED + 1),
+            kept,
+            holders,
+            off,
             dropped: 0,
             dropped_always: 0,
             missed_switches: 0,

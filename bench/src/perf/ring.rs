@@ -37,7 +37,12 @@ impl Ring {
         let mut pages = (bytes / page_size()).next_power_of_two();
         loop {
             match SharedMapping::of(event.as_fd(), (1 + pages) * page_size()) {
-                Ok(mapping) => return Ok(Ring { mapping, copy: Vec::new() }),
+                Ok(mapping) => {
+                    let mut copy = Vec::new();
+                    // Used as far as it is needed. Where it is refused, it grows.
+                    let _ = copy.try_reserve_exact(pages * page_size());
+                    return Ok(Ring { mapping, copy });
+                }
                 Err(Errno::EPERM | Errno::ENOMEM) if pages > 1 => pages /= 2,
                 Err(errno) => return Err(event.failed("mmap", errno)),
             }

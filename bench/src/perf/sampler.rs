@@ -146,7 +146,9 @@ impl Sampler {
             missing,
         };
         let pid = std::process::id();
-        let state = State { recording, formats, symbols, mm, pid, waiting: Vec::new(), passed: 0 };
+        let mut waiting = Vec::new();
+        let _ = waiting.try_reserve_exact(WAITING);
+        let state = State { recording, formats, symbols, mm, pid, waiting, passed: 0 };
         let builder = std::thread::Builder::new().name("firn-sampler".to_owned());
         let shared = events.clone();
         let reader = builder
@@ -257,6 +259,9 @@ struct State {
     /// Everything older has been passed on.
     passed: u64,
 }
+
+/// Records that there is room for between two rounds, so that the reader takes no lock for writing to hold them.
+const WAITING: usize = 1 << 18;
 
 /// Milliseconds between two rounds, if no buffer fills faster.
 const ROUND_MS: u8 = 50;

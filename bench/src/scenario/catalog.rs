@@ -8,12 +8,12 @@ use firn::{BackendKind, Options};
 use firn_heap::sys::thread::Policy;
 
 use super::cast::{files, forks, mutator, readers, writers};
+use super::cgroup::Cap;
+use super::figures;
 use super::noise;
 use super::options::Plan;
 use super::rig::{self, Done, Member, Setup};
 use super::stage::Scheduling;
-use super::cgroup::Cap;
-use super::figures;
 use crate::exit::Failure;
 use crate::measure::cost::Price;
 use crate::measure::latency::Discipline;

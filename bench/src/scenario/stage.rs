@@ -89,7 +89,12 @@ impl Stage {
 
     /// A log of operations called `what`, for the calling thread.
     pub fn log(&self, what: &'static str) -> Log<'_> {
-        Log { stage: self, what, recorder: Recorder::new(), slow: Slow::new(what) }
+        // A live view is told of the mutators' work, not of what is done to them.
+        let slow = match what {
+            "operation" => Slow::shown(what, &self.window),
+            _ => Slow::new(what),
+        };
+        Log { stage: self, what, recorder: Recorder::new(), slow }
     }
 }
 

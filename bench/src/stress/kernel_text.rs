@@ -191,8 +191,9 @@ fn cost(page: &mut Page, run: &Run) {
     let Some(c) = &run.measuring_cost else { return };
     let flag = if c.flagged { " MORE THAN 5 %: take the figures with care" } else { "" };
     page.blank();
-    let interval =
-        c.percent_interval.map_or(String::new(), |(low, high)| format!(", {low:.1} to {high:.1} %"));
+    let interval = c
+        .percent_interval
+        .map_or(String::new(), |(low, high)| format!(", {low:.1} to {high:.1} %"));
     page.entry(
         "measuring",
         &format!(

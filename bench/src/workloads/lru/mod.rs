@@ -244,7 +244,10 @@ fn closed<'s>(
     let mut recorder = Recorder::new();
     let mut renderer = (stage.measured && warm_rate > 0.0)
         .then(|| VirtualRenderer::new(window.begin, stage.seconds, warm_rate));
-    let mut slow = Slow::new("operation");
+    let mut slow = match stage.measured {
+        true => Slow::shown("operation", bench.notes.window()),
+        false => Slow::new("operation"),
+    };
     let from = clock::now();
     let mut a = from;
     while a < window.end && !bench.stop.requested() {
@@ -287,7 +290,10 @@ fn metered<'s>(
     rate: f64,
 ) -> Result<Part, OutOfMemory> {
     let mut part = Part::default();
-    let mut slow = Slow::new("operation");
+    let mut slow = match stage.measured {
+        true => Slow::shown("operation", bench.notes.window()),
+        false => Slow::new("operation"),
+    };
     let mut done = 0u64;
     let mut now = clock::now();
     'ticks: for k in 0u64.. {
