@@ -8,11 +8,11 @@ use crate::trap;
 use crate::value::Value;
 use crate::vm::{Failure, Vm, register};
 use firn::{Local, TaggedArray};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// Where the data of forms is once it is in the heap: an array, and which node is where in it.
 pub struct Placed {
-    index: HashMap<Id, usize>,
+    index: FxHashMap<Id, usize>,
 }
 
 impl Placed {
@@ -28,7 +28,7 @@ pub fn to_heap<'s>(
     forms: &Forms,
     roots: &[Id],
 ) -> Result<(Local<'s, TaggedArray<crate::value::Scheme>>, Placed), Failure> {
-    let mut index: HashMap<Id, usize> = HashMap::new();
+    let mut index: FxHashMap<Id, usize> = FxHashMap::default();
     let mut order: Vec<Id> = Vec::new();
     let mut todo: Vec<Id> = roots.to_vec();
     while let Some(id) = todo.pop() {
@@ -135,7 +135,7 @@ fn object<'m>(
 pub fn from_heap<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> (Forms, Id, Vec<Value<'m>>) {
     let mut forms = Forms::new();
     let mut objects: Vec<Value<'m>> = Vec::new();
-    let mut known: HashMap<u64, Id> = HashMap::new();
+    let mut known: FxHashMap<u64, Id> = FxHashMap::default();
     let at = Location::default();
     // Each value gets a node at once; compound ones are filled when their turn comes.
     let mut todo: Vec<(Value<'m>, Id)> = Vec::new();

@@ -9,7 +9,8 @@ use crate::object::*;
 use crate::symbol::Symbol;
 use crate::syntax::{Forms, Id, Ident, Node};
 use crate::value::Value;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
+use std::collections::hash_map::Entry;
 use std::fmt::Write;
 
 /// How objects are printed.
@@ -112,6 +113,10 @@ pub fn write_symbol(out: &mut String, name: &str) {
     out.push('|');
 }
 
+fn is_record<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> bool {
+    mem.object::<RecordObject>(value).is_some()
+}
+
 /// Children of an object that the printer descends into.
 fn children<'m>(mem: Mem<'m, '_>, value: Value<'m>, mut each: impl FnMut(Value<'m>)) -> bool {
     if let Some(pair) = value.as_pair() {
@@ -130,8 +135,8 @@ fn children<'m>(mem: Mem<'m, '_>, value: Value<'m>, mut each: impl FnMut(Value<'
 }
 
 /// The objects that need labels, each with no number so far.
-fn labels<'m>(mem: Mem<'m, '_>, value: Value<'m>, mode: Mode) -> HashMap<u64, Option<usize>> {
-    let mut labels = HashMap::new();
+fn labels<'m>(mem: Mem<'m, '_>, value: Value<'m>, mode: Mode) -> FxHashMap<u64, Option<usize>> {
+    let mut labels = FxHashMap::default();
     if mode == Mode::Simple {
         return labels;
     }
@@ -156,30 +161,27 @@ fn labels<'m>(mem: Mem<'m, '_>, value: Value<'m>, mode: Mode) -> HashMap<u64, Op
         Open,
         Done,
     }
-    let mut marks: HashMap<u64, Mark> = HashMap::new();
+    let mut marks: FxHashMap<u64, Mark> = FxHashMap::default();
     let mut todo = vec![(value, false)];
     while let Some((value, leave)) = todo.pop() {
         if leave {
             marks.insert(value.bits(), Mark::Done);
             continue;
         }
-        let mut inner = Vec::new();
-        if !children(mem, value, |child| inner.push((child, false))) {
+        let is_compound = value.is_pair() || value.as_vector().is_some() || is_record(mem, value);
+        if !is_compound {
             continue;
         }
-        match marks.get(&value.bits()) {
-            Some(Mark::Open) => {
-                labels.insert(value.bits(), None);
+        match marks.entry(value.bits()) {
+            Entry::Vacant(mark) => {
+                mark.insert(Mark::Open);
+                todo.push((value, true));
+                children(mem, value, |child| todo.push((child, false)));
             }
-            Some(Mark::Done) => {
-                if mode == Mode::Shared {
+            Entry::Occupied(mark) => {
+                if *mark.get() == Mark::Open || mode == Mode::Shared {
                     labels.insert(value.bits(), None);
                 }
-            }
-            None => {
-                marks.insert(value.bits(), Mark::Open);
-                todo.push((value, true));
-                todo.extend(inner);
             }
         }
     }

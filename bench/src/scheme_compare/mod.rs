@@ -18,7 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::progress::{Progress, Stop};
 use programs::Program;
 use rivals::System;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What to compare, and how.
@@ -83,6 +83,7 @@ struct Row {
 pub fn run(options: &Options, stop: &Stop, print: impl Fn(&str)) -> Result<Exit, Failure> {
     let programs = programs::find(options)?;
     let work = programs::WorkDirectory::new()?;
+    let stage = work.stage(&programs[0].directory)?;
     let (systems, missing) = rivals::find(options, work.path())?;
     let progress = Progress::new(true);
     let mut rows = Vec::new();
@@ -98,7 +99,7 @@ pub fn run(options: &Options, stop: &Stop, print: impl Fn(&str)) -> Result<Exit,
                 progress.share(done as f64 / total as f64);
                 // What failed once fails again.
                 if !matches!(row.outcomes[index], Some(Outcome::Failed(_) | Outcome::TimedOut)) {
-                    let outcome = run_once(program, system, options, round == 0, &work)?;
+                    let outcome = run_once(program, system, options, round == 0, &work, &stage)?;
                     if stop.interrupted() {
                         rows.push(row);
                         break 'programs;
@@ -134,13 +135,14 @@ fn run_once(
     options: &Options,
     first: bool,
     work: &programs::WorkDirectory,
+    stage: &Path,
 ) -> Result<Outcome, Failure> {
     let file = work.prepare(program, system, first)?;
     if first && let Err(why) = system.compile(&file, options.timeout) {
         return Ok(Outcome::Failed(why));
     }
     let mut command = system.command(&file, &[]);
-    command.current_dir(&program.directory);
+    command.current_dir(stage);
     let end = child::run(command, program.input.as_deref(), options.timeout)?;
     Ok(match end {
         child::End::TimedOut => Outcome::TimedOut,

@@ -15,7 +15,7 @@ pub struct Program {
     pub file: PathBuf,
     /// What it reads from standard input.
     pub input: Option<PathBuf>,
-    /// The directory in which it runs.
+    /// The directory it comes from.
     pub directory: PathBuf,
     /// Code that is put after it, in the layout of the r7rs benchmarks.
     pub common: Option<PathBuf>,
@@ -92,6 +92,24 @@ impl WorkDirectory {
             Failure::missing(format!("{} could not be made: {why}", path.display()))
         })?;
         Ok(WorkDirectory { path })
+    }
+
+    /// A directory to run programs in: links to all that `directory` has. What programs write beside their inputs is
+    /// gone when the comparison is.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn stage(&self, directory: &Path) -> Result<PathBuf, Failure> {
+        let stage = self.path.join("stage");
+        let cannot = |why: std::io::Error| {
+            Failure::missing(format!("{} could not be made: {why}", stage.display()))
+        };
+        fs::create_dir_all(&stage).map_err(cannot)?;
+        for entry in entries(directory)? {
+            let link = stage.join(entry.file_name().unwrap_or_default());
+            std::os::unix::fs::symlink(&entry, link).map_err(cannot)?;
+        }
+        Ok(stage)
     }
 
     /// Where it is.

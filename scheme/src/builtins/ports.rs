@@ -466,6 +466,15 @@ fn put<'m>(mem: Mem<'m, '_>, target: Value<'m>, text: &str) -> Result<'m> {
     Ok(Value::UNSPECIFIED)
 }
 
+/// Writes an object to a port. The text is made when nothing is in the way of the writing any more, since it may be long.
+fn put_object<'m>(mem: Mem<'m, '_>, a: &[Value<'m>], mode: Mode) -> Result<'m> {
+    let port = open_port(mem, a[1], flag::OUTPUT | flag::TEXT)?;
+    if is_stream(port) && stream(mem, port)?.waiting() > Stream::FULL {
+        return Err(flush_first(port));
+    }
+    put(mem, a[1], &to_string(mem, a[0], mode))
+}
+
 fn put_stream<'m>(mem: Mem<'m, '_>, port: Gc<'m, Port>, bytes: &[u8]) -> Result<'m> {
     let mut guard = stream(mem, port)?;
     if guard.waiting() > Stream::FULL {
@@ -666,14 +675,10 @@ pub const TABLE: &[Builtin] = &[
     }),
     Builtin::new("%read-bytevector", 2, 2, read_bytevector),
     Builtin::new("%read-bytevector!", 2, 4, read_bytevector_to),
-    Builtin::new("%write", 2, 2, |mem, a| put(mem, a[1], &to_string(mem, a[0], Mode::Write))),
-    Builtin::new("%write-shared", 2, 2, |mem, a| {
-        put(mem, a[1], &to_string(mem, a[0], Mode::Shared))
-    }),
-    Builtin::new("%write-simple", 2, 2, |mem, a| {
-        put(mem, a[1], &to_string(mem, a[0], Mode::Simple))
-    }),
-    Builtin::new("%display", 2, 2, |mem, a| put(mem, a[1], &to_string(mem, a[0], Mode::Display))),
+    Builtin::new("%write", 2, 2, |mem, a| put_object(mem, a, Mode::Write)),
+    Builtin::new("%write-shared", 2, 2, |mem, a| put_object(mem, a, Mode::Shared)),
+    Builtin::new("%write-simple", 2, 2, |mem, a| put_object(mem, a, Mode::Simple)),
+    Builtin::new("%display", 2, 2, |mem, a| put_object(mem, a, Mode::Display)),
     Builtin::new("%write-char", 2, 2, |mem, a| {
         let mut buffer = [0; 4];
         put(mem, a[1], args::char(a[0])?.encode_utf8(&mut buffer))

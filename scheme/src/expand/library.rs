@@ -13,7 +13,8 @@ pub struct Library {
     pub(crate) exports: HashMap<Symbol, Denotation>,
 }
 
-/// What `(features)` and `cond-expand` know.
+/// What `(features)` and `cond-expand` know. `exact-complex` is not among them: there are no complex numbers but the
+/// real ones, which R7RS leaves open.
 pub const FEATURES: &[&str] = &[
     "r7rs",
     "ratios",
