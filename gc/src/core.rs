@@ -22,6 +22,7 @@ use firn_heap::sys::map::MapError;
 use firn_heap::sys::thread::{gettid, monotonic_ns};
 use firn_heap::sys::uffd::{OpenError, Userfaultfd};
 use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -253,8 +254,12 @@ impl Core {
     /// Delivers an event.
     pub fn emit(&self, event: Event) {
         let listeners = self.listeners.read().unwrap().clone();
-        for listener in listeners.iter() {
-            listener.event(&event);
+        let deliver = || listeners.iter().for_each(|listener| listener.event(&event));
+        if catch_unwind(AssertUnwindSafe(deliver)).is_err() {
+            eprintln!(
+                "firn: a listener panicked in the middle of a cycle; the process cannot go on"
+            );
+            std::process::abort();
         }
     }
 

@@ -1,13 +1,14 @@
 //! The event stream: everything the collector tells about itself, and the only source of every report.
 //!
-//! Times are `CLOCK_MONOTONIC` nanoseconds. Events are delivered on the thread that collects or that
-//! waited for memory, never in the fault handler: faults are written to a preallocated buffer there and
-//! delivered at the end of the cycle.
+//! Times are `CLOCK_MONOTONIC` nanoseconds. Events are delivered on the thread that collects, that
+//! waited for memory or that was stopped, never in the fault handler: faults are written to a preallocated buffer
+//! there and delivered at the end of the cycle.
 
 use crate::config::{FaultOutcome, InstallKind};
 
-/// Receives events. Called with no lock of the heap held, on the collecting or the waiting thread; it
-/// must not call into the heap, and what it spends is spent inside the cycle.
+/// Receives events. Called with no lock of the heap held, on the collecting, the waiting or the stopped thread; it
+/// may add another listener, but not use the heap otherwise, and what it spends is spent inside the cycle. If it
+/// panics, the process ends: whoever is called is in the middle of a cycle's work, which nobody else would finish.
 pub trait Listener: Send + Sync {
     /// One event.
     fn event(&self, event: &Event);

@@ -3,6 +3,9 @@
 use firn::{Event, Field, Heap, Listener, NoGc, Options, OutOfMemory, Trace};
 use firn_heap::sys::uffd::{Injector, Op, Verdict};
 use std::cell::Cell;
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -113,4 +116,45 @@ fn chunks_are_ready_for_allocation_after_a_quiet_time_too() {
     })
     .unwrap();
     assert_eq!(moves.by_mutator.load(Ordering::SeqCst), 0, "the mutator installed pages itself");
+}
+
+/// Panics on the thread of a mutator that is stopped.
+struct Panics;
+
+impl Listener for Panics {
+    fn event(&self, event: &Event) {
+        assert!(!matches!(event, Event::ThreadStop { .. }), "as a listener must not");
+    }
+}
+
+#[test]
+fn a_listener_that_panics_on_a_mutator_ends_the_process_and_says_why() {
+    const CHILD: &str = "FIRN_TEST_PANICKING_LISTENER";
+    if std::env::var_os(CHILD).is_some() {
+        let heap = Heap::new(&Options::parse("heap=16m,backend=stw").unwrap()).unwrap();
+        heap.add_listener(Arc::new(Panics));
+        std::thread::scope(|threads| {
+            threads.spawn(|| heap.collect());
+            // Without an end of the process, the cycle would wait for what this thread leaves undone.
+            heap.attach(|cx| {
+                loop {
+                    cx.safepoint();
+                }
+            })
+        })
+    }
+    let name = "a_listener_that_panics_on_a_mutator_ends_the_process_and_says_why";
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(CHILD, "1")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut text = String::new();
+    // Ends when the child does.
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    let status = child.wait().unwrap();
+    assert!(status.signal().is_some(), "{status}: {text}");
+    assert!(text.contains("a listener panicked in the middle of a cycle"), "{text}");
 }

@@ -43,9 +43,10 @@ impl HoldMarking {
         *self.daemon.lock().unwrap() == Daemon::Held
     }
 
+    /// Waits until it is held, or has been.
     fn wait(&self) {
         let daemon = self.daemon.lock().unwrap();
-        drop(self.changed.wait_while(daemon, |daemon| *daemon != Daemon::Held).unwrap());
+        drop(self.changed.wait_while(daemon, |daemon| *daemon == Daemon::Free).unwrap());
     }
 
     fn release(&self) {
