@@ -368,8 +368,8 @@ fn variant_of(
 }
 
 /// Bytes that each mutator of `priority-inversion` keeps alive: a collector that gets little of the processors
-/// shall still finish many cycles.
-const LITTLE: usize = 16 << 20;
+/// shall still flip many times, for it is at a flip that it may be preempted with the lock held.
+const LITTLE: usize = 4 << 20;
 
 /// The collector as low as asked for, hogs, and an interface as high as allowed.
 fn inversion<'a>(plan: &'a Plan, options: Options) -> Setup<'a> {
