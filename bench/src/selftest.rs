@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Args;
 use firn::{CycleSummary, Event, Heap, Listener, Options};
+use firn_heap::pool::RUN;
+use firn_heap::sys::page_size;
 use serde::Serialize;
 use serde_json::json;
 
@@ -75,6 +77,9 @@ struct Kind {
     rounds: usize,
     operations: usize,
     live_bytes: usize,
+    /// Least runs of 64 pages that are live, whatever their size: of fewer none may come free as a whole, to be
+    /// built in and moved.
+    live_runs: usize,
     collect_continuously: bool,
     /// Added to the heap's options.
     more: &'static str,
@@ -83,6 +88,8 @@ struct Kind {
 }
 
 const SMALL: usize = 2 << 20;
+/// The heap's maximum, where pages are small.
+const HEAP: usize = 32 << 20;
 
 const KINDS: [Kind; 6] = [
     Kind {
@@ -91,6 +98,7 @@ const KINDS: [Kind; 6] = [
         rounds: 4,
         operations: 250,
         live_bytes: SMALL,
+        live_runs: 0,
         collect_continuously: false,
         more: "",
         every: 1,
@@ -101,6 +109,7 @@ const KINDS: [Kind; 6] = [
         rounds: 3,
         operations: 250,
         live_bytes: SMALL,
+        live_runs: 0,
         collect_continuously: true,
         more: "",
         every: 1,
@@ -111,6 +120,7 @@ const KINDS: [Kind; 6] = [
         rounds: 3,
         operations: 120,
         live_bytes: SMALL,
+        live_runs: 0,
         collect_continuously: true,
         more: "",
         every: 2,
@@ -121,6 +131,7 @@ const KINDS: [Kind; 6] = [
         rounds: 3,
         operations: 250,
         live_bytes: SMALL,
+        live_runs: 0,
         collect_continuously: false,
         more: ",verify=true",
         every: 2,
@@ -131,6 +142,7 @@ const KINDS: [Kind; 6] = [
         rounds: 2,
         operations: 100,
         live_bytes: SMALL,
+        live_runs: 0,
         collect_continuously: false,
         more: ",stress-every=7",
         every: 3,
@@ -141,6 +153,7 @@ const KINDS: [Kind; 6] = [
         rounds: 6,
         operations: 1500,
         live_bytes: 6 << 20,
+        live_runs: 12,
         collect_continuously: true,
         more: ",dense=50",
         every: 6,
@@ -196,8 +209,8 @@ pub struct Row {
 }
 
 /// Options of one case.
-fn options(way: &str, more: &str) -> Options {
-    Options::parse(&format!("heap=32m,{way},{more}")).expect("a valid options string")
+fn options(heap: usize, way: &str, more: &str) -> Options {
+    Options::parse(&format!("heap={}m,{way},{more}", heap >> 20)).expect("a valid options string")
 }
 
 /// Does what the command line says.
@@ -263,11 +276,13 @@ pub fn take(
     for (done, (kind, seed)) in cases.iter().enumerate() {
         progress.stage(kind.name);
         progress.share(done as f64 / cases.len() as f64);
+        let live_bytes = kind.live_bytes.max(kind.live_runs * RUN * page_size());
+        let heap = HEAP.max(4 * live_bytes);
         let params = GraphParams {
             threads: kind.threads,
             rounds: kind.rounds,
             operations: kind.operations,
-            live_bytes: kind.live_bytes,
+            live_bytes,
             collect_continuously: kind.collect_continuously,
             ..GraphParams::small(*seed)
         };
@@ -282,7 +297,7 @@ pub fn take(
             }
             row.cases += 1;
             let case = format!("{}, seed {seed}, {},{more}", kind.name, row.way);
-            match graph::run(&options(&row.way, &more), &params, Some(seen.clone())) {
+            match graph::run(&options(heap, &row.way, &more), &params, Some(seen.clone())) {
                 Err(error) => row.failures.push(format!("{case}: {error}")),
                 Ok(got) => {
                     let got = (got.digests, got.reachable);
@@ -309,7 +324,7 @@ impl Row {
     fn new(way: &str) -> Row {
         Row {
             way: way.to_owned(),
-            left_out: Heap::new(&options(way, "")).err().map(|error| error.to_string()),
+            left_out: Heap::new(&options(HEAP, way, "")).err().map(|error| error.to_string()),
             cases: 0,
             failures: Vec::new(),
             cycles: 0,
