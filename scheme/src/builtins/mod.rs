@@ -13,6 +13,7 @@ pub mod control;
 pub mod lists;
 pub mod numbers;
 pub mod ports;
+mod read;
 pub mod strings;
 pub mod system;
 pub mod tables;

@@ -3,13 +3,12 @@
 //! Reading from a stream looks at what is buffered; when that is not enough, the builtin traps with a blocking
 //! action that reads more, and is called again. Nothing is taken from the buffer before the answer is complete.
 
+use super::read::read;
 use super::{Builtin, args};
 use crate::mem::Mem;
 use crate::object::*;
 use crate::port::{Busy, Stream, flag};
 use crate::print::{Mode, to_string};
-use crate::syntax::Forms;
-use crate::syntax::reader::{Reader, Source};
 use crate::trap::{Result, Trap, TrapKind, error, error_of, wrong_type};
 use crate::value::Value;
 use firn::{Field, Gc};
@@ -41,7 +40,10 @@ fn open_port<'m>(mem: Mem<'m, '_>, value: Value<'m>, wanted: u64) -> Result<'m, 
 
 /// The port's stream. If another thread is at it, perhaps waiting for input, this one waits outside the stretch.
 #[inline]
-fn stream<'m>(mem: Mem<'m, '_>, port: Gc<'m, Port>) -> Result<'m, MutexGuard<'m, Stream>> {
+pub(super) fn stream<'m>(
+    mem: Mem<'m, '_>,
+    port: Gc<'m, Port>,
+) -> Result<'m, MutexGuard<'m, Stream>> {
     let handle = port.stream;
     match mem.world().streams.try_lock(handle) {
         Ok(Some(stream)) => Ok(stream),
@@ -53,12 +55,12 @@ fn stream<'m>(mem: Mem<'m, '_>, port: Gc<'m, Port>) -> Result<'m, MutexGuard<'m,
     }
 }
 
-fn is_stream(port: Gc<'_, Port>) -> bool {
+pub(super) fn is_stream(port: Gc<'_, Port>) -> bool {
     port.flags.load(Relaxed) & flag::STREAM != 0
 }
 
 #[cold]
-fn fill_first<'m>(port: Gc<'m, Port>) -> Trap<'m> {
+pub(super) fn fill_first<'m>(port: Gc<'m, Port>) -> Trap<'m> {
     let handle = port.stream;
     TrapKind::Block(Box::new(move |world| {
         if let Some(mut stream) = world.streams.lock(handle) {
@@ -82,7 +84,7 @@ fn make_port<'m>(mem: Mem<'m, '_>, flags: u64, stream: usize) -> Result<'m> {
 }
 
 /// The first character of UTF-8 bytes and its length; `None` if they are the beginning of one.
-fn decode(bytes: &[u8], ended: bool) -> Option<(char, usize)> {
+pub(super) fn decode(bytes: &[u8], ended: bool) -> Option<(char, usize)> {
     let len = match bytes[0] {
         0..0x80 => return Some((bytes[0] as char, 1)),
         0xc2..0xe0 => 2,
@@ -154,7 +156,7 @@ fn take_chars<'m>(
     }
 }
 
-fn text_in<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m, Gc<'m, Port>> {
+pub(super) fn text_in<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m, Gc<'m, Port>> {
     open_port(mem, value, flag::INPUT | flag::TEXT)
 }
 
@@ -291,90 +293,6 @@ fn read_string<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
     })?;
     taken.iter().enumerate().for_each(|(index, &c)| string.set(index, c as u32));
     Ok(Value::object(string))
-}
-
-/// Characters from a place in a text, for the reader.
-struct Chars<'t> {
-    next: &'t mut dyn FnMut(usize) -> Option<(char, usize)>,
-    at: usize,
-    hit_end: bool,
-}
-
-impl Source for Chars<'_> {
-    fn peek(&mut self) -> Option<char> {
-        let next = (self.next)(self.at);
-        self.hit_end |= next.is_none();
-        next.map(|(c, _)| c)
-    }
-    fn next(&mut self) -> Option<char> {
-        let next = (self.next)(self.at);
-        self.hit_end |= next.is_none();
-        let (c, len) = next?;
-        self.at += len;
-        Some(c)
-    }
-}
-
-struct Borrowed<'a, 't>(&'a mut Chars<'t>);
-
-impl Source for Borrowed<'_, '_> {
-    fn peek(&mut self) -> Option<char> {
-        self.0.peek()
-    }
-    fn next(&mut self) -> Option<char> {
-        self.0.next()
-    }
-}
-
-fn read<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
-    let port = text_in(mem, a[0])?;
-    let mut forms = Forms::new();
-    let parse = |chars: &mut Chars<'_>, forms: &mut Forms| Reader::new(Borrowed(chars)).read(forms);
-    let (result, consumed) = if is_stream(port) {
-        let mut guard = stream(mem, port)?;
-        let ended = guard.ended();
-        let (result, at, hit_end) = {
-            let bytes = guard.available();
-            let mut next =
-                |at: usize| if at < bytes.len() { decode(&bytes[at..], ended) } else { None };
-            let mut chars = Chars { next: &mut next, at: 0, hit_end: false };
-            let result = parse(&mut chars, &mut forms);
-            (result, chars.at, chars.hit_end)
-        };
-        if hit_end && !ended {
-            return Err(fill_first(port));
-        }
-        guard.consume(at);
-        (result, 0)
-    } else {
-        let text = port.text.load(mem.scope()).expect("a string port has text");
-        let end = port.end.load(Relaxed);
-        let mut next =
-            |at: usize| (at < end).then(|| (char::from_u32(text.get(at)).unwrap_or('\u{fffd}'), 1));
-        let mut chars = Chars { next: &mut next, at: port.position.load(Relaxed), hit_end: false };
-        let result = parse(&mut chars, &mut forms);
-        (result, chars.at)
-    };
-    if !is_stream(port) {
-        port.position.store(consumed, Relaxed);
-    }
-    match result {
-        Ok(None) => Ok(Value::EOF),
-        Ok(Some(id)) => Err(TrapKind::Outside(Box::new(move |vm| {
-            let (made, placed) = crate::datum::to_heap(vm, &forms, &[id])?;
-            let place = placed.place(id);
-            let cx: &firn::Scope<'_> = vm.cx;
-            let value = made.get(cx).load(cx, place);
-            vm.registers.get(cx).store(cx, crate::vm::register::RESULT, value);
-            Ok(())
-        }))
-        .into()),
-        Err(wrong) => {
-            let place =
-                format!("line {}, column {}: {}", wrong.at.line, wrong.at.column, wrong.message);
-            Err(error_of("read", place, &[]))
-        }
-    }
 }
 
 /// Takes up to `most` bytes; the buffer is complete unless the input has ended.
