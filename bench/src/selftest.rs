@@ -153,7 +153,7 @@ const KINDS: [Kind; 6] = [
         rounds: 6,
         operations: 1500,
         live_bytes: 6 << 20,
-        live_runs: 12,
+        live_runs: 24,
         collect_continuously: true,
         more: ",dense=50",
         every: 6,
@@ -281,7 +281,7 @@ pub fn take(
         let params = GraphParams {
             threads: kind.threads,
             rounds: kind.rounds,
-            operations: kind.operations,
+            operations: kind.operations * (live_bytes / kind.live_bytes),
             live_bytes,
             collect_continuously: kind.collect_continuously,
             ..GraphParams::small(*seed)
