@@ -13,7 +13,7 @@
 //! rate of mutation.
 //!
 //! **What is logged.** A reference is logged unless its object is marked or in some log of this cycle already,
-//! whoever's that is ([`Core::remember`]): so what all logs hold is bounded by the number of objects, however often
+//! whoever's that is (`Core::remember`): so what all logs hold is bounded by the number of objects, however often
 //! the program overwrites them while the markers get no processor. Who skips an object because another thread
 //! has logged it may come out of a round with an empty log while the object waits in the other's: it is the final
 //! pause, where all logs are flushed at one moment, that proves them empty.

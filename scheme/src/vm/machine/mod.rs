@@ -37,7 +37,7 @@ use traps::{name_of, with_name};
 /// Words of the native stack that frames may use.
 pub const STACK: usize = 4096;
 /// Words that can be reached from the beginning of a frame: more than any frame has, so that a frame's register is
-/// found without asking whether it is there ([`execute`]), and that there is room for calling the handler of an error.
+/// found without asking whether it is there (`execute`), and that there is room for calling the handler of an error.
 pub const WINDOW: usize = 2048;
 const _: () = assert!(WINDOW.is_power_of_two() && WINDOW > crate::compile::MOST_REGISTERS + 64);
 
