@@ -294,7 +294,11 @@ impl Core {
                     return FaultOutcome::Waited;
                 }
             }
-            Access::Read if mine && self.close_in_place(&builder, page, slot) => {
+            Access::Read
+                if mine
+                    && self.backend.short_of_memory(&self.space)
+                    && self.close_in_place(&builder, page, slot) =>
+            {
                 // The content is final in its from-page now.
                 slot.hazard.withdraw();
                 if self.move_in_place(page, 1, count) != 0 {

@@ -153,8 +153,13 @@ pub trait Backend: Send + Sync {
         None
     }
 
-    /// A recycled page for a faulting thread to build in, if it had better not copy: the heap is further beyond
-    /// its limit than a compaction may put it. Safe in the fault handler.
+    /// Whether faulting threads had better move pages than copy them: the heap is further beyond its limit than a
+    /// compaction may put it. Safe in the fault handler.
+    fn short_of_memory(&self, _space: &Space) -> bool {
+        false
+    }
+
+    /// A recycled page for a faulting thread to build in, if it had better not copy. Safe in the fault handler.
     fn spare_page(&self, _space: &Space) -> Option<Staging> {
         None
     }
