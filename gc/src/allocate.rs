@@ -122,10 +122,12 @@ impl Core {
         if batch < chunk || !self.backend.moves_ahead() {
             return;
         }
-        // At most half of what is free: ready chunks have their addresses for good, and a large array needs
-        // neighbouring ones.
-        let most = most.min((self.ready.count() + self.space.free_pages()) / 2);
         while self.ready.count() + batch <= most && !stop() {
+            // Ready chunks have their addresses for good, and a large array needs neighbouring ones: half of those
+            // that are left stay.
+            if self.ready.count() + batch > self.space.geometry.pages - self.space.top() {
+                return;
+            }
             let Some(first) = self.space.grab(batch) else { return };
             self.space.records().clear_records(first, batch);
             let have = self.backend.move_ahead(&self.space, first, batch);

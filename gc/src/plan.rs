@@ -4,6 +4,10 @@
 //! and marking has ended). Destinations are running sums of live words; whenever a sum crosses a page
 //! boundary, the to-page's start is written down.
 //!
+//! **Empty pages.** A page without a live word takes part in nothing: its blocks' entries are looked at, not
+//! written. What is allocated until the flip counts as live, so a short plan keeps garbage out of the next heap:
+//! in a heap of garbage alone, a third to a half as many pages are late.
+//!
 //! **Dense runs.** From-pages that are live enough, in long enough runs, are not worth sliding word by
 //! word: they move as whole pages, keeping their dead words. Such a run must begin at a page that no
 //! object straddles into, and gets a destination at a page boundary; the gap before it is less than a
@@ -47,8 +51,11 @@ pub fn plan(space: &Space, late_page: usize, dense_percent: usize) -> Plan {
             dense_pages += run;
             page += run;
         } else {
-            for block in page * per_page..(page + 1) * per_page {
-                pass.slid(block);
+            // Nothing forwards through a page without a live word.
+            if pass.carry || space.records().live_words(page).is_some_and(|live| live > 0) {
+                for block in page * per_page..(page + 1) * per_page {
+                    pass.slid(block);
+                }
             }
             page += 1;
         }
@@ -64,7 +71,12 @@ fn count_live(space: &Space, late_page: usize) -> usize {
     let (mut carry, mut sum) = (false, 0);
     for page in 0..late_page {
         let mut live = 0;
-        for block in page * per_page..(page + 1) * per_page {
+        let blocks = page * per_page..(page + 1) * per_page;
+        if !carry && space.blocks.untouched(blocks.clone()) {
+            records.set_live_words(page, 0);
+            continue;
+        }
+        for block in blocks {
             // The carry must be in the metadata for the masks to be right.
             space.blocks.set_plan(block, 0, false, carry);
             let view = space.blocks.view(block);

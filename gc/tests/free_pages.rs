@@ -114,6 +114,29 @@ fn the_to_range_is_empty_at_the_flip_although_a_taker_put_pages_back_behind_prep
 }
 
 #[test]
+fn what_allocation_took_from_the_reserve_is_replaced_before_pages_are_moved_ahead() {
+    let Some(heap) = fixture() else { return };
+    let reserve = heap.space.parking.pool.count();
+    assert!(reserve >= RUN);
+    // A heap at its limit: fresh pages are used up first, the reserve last.
+    let fresh = heap.space.geometry.limit_pages - reserve;
+    for begin in (0..fresh + reserve).step_by(RUN) {
+        let left = if begin < fresh { reserve } else { fresh + reserve - begin };
+        assert_eq!(heap.space.parking.pool.count(), left, "before page {begin}");
+        let first = heap.space.grab(RUN).unwrap();
+        assert_eq!((first, heap.backend.populate(&heap.space, first, RUN).0), (begin, RUN));
+    }
+    assert_eq!(heap.space.parking.pool.count(), 0);
+    heap.space.ranges[0].pool.put(0, fresh + reserve, false);
+    heap.free(1, 0, reserve + RUN);
+    let first = heap.space.grab(RUN).unwrap();
+    assert_eq!(heap.backend.move_ahead(&heap.space, first, RUN), RUN);
+    assert_eq!(heap.space.parking.pool.count(), reserve);
+    heap.space.ranges[0].pool.put(first, RUN, false);
+    heap.check();
+}
+
+#[test]
 fn a_page_that_cannot_be_moved_ahead_costs_itself_only() {
     let Some(heap) = fixture() else { return };
     let runs = heap.space.geometry.pages / RUN;

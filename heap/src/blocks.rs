@@ -25,12 +25,14 @@
 //!
 //! Invariants: bits are set only between the start and the end of marking; metadata is written only
 //! by the plan, before the flip; after that both are constant until the reset at the cycle's end. Nobody
-//! looks at a block's metadata before the plan has replaced what marking left there.
+//! looks at a block's metadata before the plan has replaced what marking left there; pages of which nothing
+//! is noted at all it leaves as they are.
 //! The flip (stop-the-world) orders the plan's plain stores before every reader.
 
 use crate::BLOCK_WORDS;
 use crate::sys::map::MapError;
 use crate::table::{Table, Zeroed};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One block's entry.
@@ -210,6 +212,14 @@ impl BlockTable {
         let meta = (destination as u64) << 2 | (dense as u64) << 1 | carry as u64;
         // Relaxed: the flip orders it before every reader.
         self.entry(block).meta.store(meta, Ordering::Relaxed);
+    }
+
+    /// Whether nothing is noted of the blocks `blocks`: no object marked, no plan.
+    pub fn untouched(&self, blocks: Range<usize>) -> bool {
+        // Relaxed, both: as in `view`.
+        let noted =
+            |entry: &Block| entry.bits.load(Ordering::Relaxed) | entry.meta.load(Ordering::Relaxed);
+        self.blocks[blocks].iter().fold(0, |all, entry| all | noted(entry)) == 0
     }
 
     /// Where the object that starts at word `word` goes, in words from the to-range's start.

@@ -63,8 +63,7 @@ impl PingPong {
         let backend = PingPong { installer, install, vault, parked };
         if install == InstallKind::Move {
             let address = space.parking.base();
-            let pages = RESERVE.min(space.geometry.limit_pages / 4) / RUN * RUN;
-            for run in 0..pages / RUN {
+            for run in 0..reserve(space) / RUN {
                 let run_address = address + run * RUN * space.geometry.page;
                 let done = backend.installer.copy(run_address, space.zeroes(), RUN);
                 if done.published == u64::MAX {
@@ -100,12 +99,17 @@ impl PingPong {
     }
 
     /// Moves free pages to the parking range, where they fill one run after the other: what is scattered here
-    /// comes out there as whole runs. Gives back to the kernel what finds no place.
-    fn park(&self, space: &Space, range: usize) {
+    /// comes out there as whole runs. Gives back to the kernel what finds no place. Ends when the range has none
+    /// left, or `most` have been moved.
+    fn park(&self, space: &Space, range: usize, most: usize) {
         let page = space.geometry.page;
         let pool = &space.ranges[range].pool;
         let (mut slot, mut filled) = (0, 0);
-        while let Some(taken) = pool.take(RUN) {
+        let mut wanted = most;
+        while wanted > 0
+            && let Some(taken) = pool.take(wanted.min(RUN))
+        {
+            wanted -= taken.mask.count_ones() as usize;
             for (mut first, mut count, zeroed) in taken.runs() {
                 while count > 0 {
                     // Acquire: pairs with the release in `left`.
@@ -146,13 +150,14 @@ impl PingPong {
         space.uncommit(pages);
     }
 
-    /// Takes free pages and moves them to `dst`; returns how many, and which are zeroes.
-    fn supply(&self, space: &Space, dst: usize, pages: usize) -> (usize, u64) {
+    /// Takes free pages and moves them to `dst`; returns how many, and which are zeroes. Leaves `reserve` pages in
+    /// the parking range.
+    fn supply(&self, space: &Space, dst: usize, pages: usize, reserve: usize) -> (usize, u64) {
         let page = space.geometry.page;
         let (mut have, mut zeroes) = (0, 0u64);
         for pool in self.pools(space) {
             let range = self.range(space, pool);
-            while have < pages {
+            while have < pages && (pool != PARKING || range.pool.count() > reserve) {
                 let Some(taken) = range.pool.take(pages - have) else { break };
                 for (first, count, zeroed) in taken.runs() {
                     let source = range.base() + first * page;
@@ -176,6 +181,11 @@ impl PingPong {
         }
         (have, zeroes)
     }
+}
+
+/// Pages that wait in the parking range for compaction to build in.
+fn reserve(space: &Space) -> usize {
+    RESERVE.min(space.geometry.limit_pages / 4) / RUN * RUN
 }
 
 /// Makes a VMA have its anon_vma: the first fault in a VMA without one takes `mmap_lock`.
@@ -231,7 +241,7 @@ impl Backend for PingPong {
     fn populate(&self, space: &Space, first: usize, pages: usize) -> (usize, u64) {
         let page = space.geometry.page;
         let dst = space.current().base() + first * page;
-        let (mut have, mut zeroes) = self.supply(space, dst, pages);
+        let (mut have, mut zeroes) = self.supply(space, dst, pages, reserve(space));
         let missing = pages - have;
         let ask = missing.min(space.geometry.limit_pages.saturating_sub(space.committed()));
         if ask > 0 && space.commit(ask) {
@@ -247,6 +257,11 @@ impl Backend for PingPong {
             zeroes |= low_mask(copied).checked_shl(have as u32).unwrap_or(0);
             have += copied;
         }
+        if have < pages {
+            let (more, zeroed) = self.supply(space, dst + have * page, pages - have, 0);
+            zeroes |= zeroed.checked_shl(have as u32).unwrap_or(0);
+            have += more;
+        }
         (have, zeroes)
     }
 
@@ -259,11 +274,18 @@ impl Backend for PingPong {
         let current = space.current_index();
         let dst = space.current().base() + first * page;
         let mut have = 0;
-        // The current range's own free pages are few, and moving them within it would gain nothing. What
-        // compaction builds in stays in the parking range, where it is in nobody's way.
+        // What compaction builds in stays in the parking range, where it is in nobody's way. What others have taken
+        // from there is replaced first.
+        let lacking = reserve(space).saturating_sub(space.parking.pool.count());
+        if lacking > 0 {
+            self.park(space, 1 - current, lacking.next_multiple_of(RUN));
+        }
+        // The current range's own free pages are few, and moving them within it would gain nothing.
         for pool in [1 - current, PARKING] {
             let range = self.range(space, pool);
-            while have < pages && space.parking.pool.count() >= RESERVE + self.parked_run(pool) {
+            while have < pages
+                && space.parking.pool.count() >= reserve(space) + self.parked_run(pool)
+            {
                 let Some(runs) = range.pool.take_neighbours((pages - have) / RUN) else {
                     break;
                 };
@@ -312,7 +334,7 @@ impl Backend for PingPong {
     }
 
     fn prepare(&self, space: &Space) {
-        self.park(space, 1 - space.current_index());
+        self.park(space, 1 - space.current_index(), usize::MAX);
     }
 
     fn flip(&self, space: &Space, plan: &FlipPlan) -> Result<View, Errno> {
@@ -321,7 +343,7 @@ impl Backend for PingPong {
         // A thread that took part of a run puts the rest back in a second step, perhaps behind `prepare`'s
         // back. Nobody is in between now, and the count is never below the pages that are there.
         if space.ranges[to_range].pool.count() > 0 {
-            self.park(space, to_range);
+            self.park(space, to_range, usize::MAX);
         }
         let mut read_base = space.ranges[from_range].base();
         if let Some(vault) = &self.vault {
