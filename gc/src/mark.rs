@@ -23,7 +23,7 @@
 //! turns in a short ring while the header is being fetched. With one marker there are no atomic
 //! read-modify-writes.
 //!
-//! **Weakly held objects** are [`crate::ephemerons`]' and [`crate::guardians`]': this file calls them for objects of
+//! **Weakly held objects** are [`crate::ephemerons`]' and `crate::guardians`': this file calls them for objects of
 //! their kinds, and, once there is something to be looked up for visited objects, in a variant of the loop of its
 //! own. They are also why the final pause traces a little (`finish`): reading a weak reference
 //! logs it, and a program that does so all the time must not keep marking from ending.
