@@ -6,10 +6,12 @@
 use crate::backend::{Art, Backend, FlipPlan, Mprotect, PingPong, Stw};
 use crate::build::{Builder, View};
 use crate::config::{BackendKind, Config, FaultMode, InstallKind};
+use crate::ephemerons::Ephemerons;
 use crate::events::{Event, Listener};
 use crate::fault::FaultDesk;
+use crate::guardians::Guarded;
 use crate::install::Installer;
-use crate::mark::RootQueue;
+use crate::mark::{Marker, RootQueue};
 use crate::mutator::Mutator;
 use crate::ready::ReadyChunks;
 use crate::roots::GlobalRoots;
@@ -120,6 +122,12 @@ pub struct Core {
     pub safepoints: Safepoints<Core>,
     /// Marking work.
     pub segments: Segments,
+    /// One for each collector thread. The final pause uses the first.
+    pub(crate) markers: Vec<Mutex<Marker>>,
+    /// Ephemerons with unmarked keys.
+    pub ephemerons: Ephemerons,
+    /// Guardians' notes of unmarked objects.
+    pub(crate) guarded: Guarded,
     /// Chunks that mutators can take without populating them.
     pub(crate) ready: ReadyChunks,
     /// Roots outside mutators.
@@ -133,7 +141,15 @@ pub struct Core {
     view: UnsafeCell<View>,
     pub(crate) phase: AtomicU32,
     marking: AtomicBool,
+    /// The final pause found nothing left to mark.
+    pub(crate) mark_complete: AtomicBool,
+    /// Marking is not to end even so: guardians come first.
+    pub(crate) hold_marking: AtomicBool,
     pub(crate) mark_ended: AtomicBool,
+    /// Weak reads must look at marks: from the start of marking to the flip.
+    weak_reads: AtomicBool,
+    /// Flips so far.
+    flips: AtomicU64,
     pub(crate) large_born_marked: AtomicBool,
     late_page: AtomicUsize,
     pub(crate) planned_pages: AtomicUsize,
@@ -201,7 +217,10 @@ impl Core {
         };
         config.workers = config.workers.max(1);
         let objects = space.geometry.range_bytes() / (SMALLEST_OBJECT * WORD);
-        let segments = Segments::new(objects, MUTATORS + OTHERS)?;
+        // Large objects, of a page at least, are queued by who marks them.
+        let segments = Segments::new(objects + space.geometry.pages, MUTATORS + OTHERS)?;
+        let markers = (0..config.workers).map(|_| Mutex::default()).collect();
+        let ephemerons = Ephemerons::new(&space)?;
         let faults = FaultDesk::new(space.geometry.page, config.workers)?;
         let ready = ReadyChunks::new(space.geometry.pages, config.chunk_pages)?;
         let start_at = AtomicUsize::new(space.geometry.pages);
@@ -211,6 +230,9 @@ impl Core {
             backend,
             safepoints: Safepoints::new(),
             segments,
+            markers,
+            ephemerons,
+            guarded: Guarded::default(),
             ready,
             roots: GlobalRoots::default(),
             faults,
@@ -219,7 +241,11 @@ impl Core {
             view: UnsafeCell::default(),
             phase: AtomicU32::new(phase::IDLE),
             marking: AtomicBool::new(false),
+            mark_complete: AtomicBool::new(false),
+            hold_marking: AtomicBool::new(false),
             mark_ended: AtomicBool::new(false),
+            weak_reads: AtomicBool::new(false),
+            flips: AtomicU64::new(0),
             large_born_marked: AtomicBool::new(false),
             late_page: AtomicUsize::new(0),
             planned_pages: AtomicUsize::new(0),
@@ -315,6 +341,8 @@ impl Core {
             // SAFETY: nobody else has it yet.
             let local = unsafe { mutator.local() };
             local.marking = self.marking.load(Ordering::Relaxed);
+            local.weak_reads = self.weak_reads.load(Ordering::Relaxed);
+            local.flips = self.flips.load(Ordering::Relaxed);
             local.range = (self.space.current().base(), self.space.current().len());
             mutator
         }))
@@ -354,8 +382,11 @@ impl Core {
             if !blocks.is_marked(word) && blocks.queue_once(word) {
                 log.push(&self.segments, address);
             }
-        } else if self.space.large.contains(address as usize) {
-            self.space.large.mark(address as usize);
+        } else if self.space.large.contains(address as usize)
+            && self.space.large.mark(address as usize)
+        {
+            // For what depends on it as a key.
+            log.push(&self.segments, address);
         }
     }
 
@@ -410,6 +441,7 @@ impl Core {
         self.late_page.store(late_page, Ordering::Relaxed);
         self.large_born_marked.store(true, Ordering::Relaxed);
         self.mark_ended.store(false, Ordering::Relaxed);
+        self.weak_reads.store(true, Ordering::Relaxed);
         // SeqCst: before any root is read; pairs with the load in `remove_root`.
         self.marking.store(true, Ordering::SeqCst);
     }
@@ -457,22 +489,37 @@ impl Operations for Core {
                 self.begin_marking();
                 for slot in mutators {
                     // SAFETY: the world is stopped.
-                    unsafe { slot.mutator.local() }.marking = true;
+                    let local = unsafe { slot.mutator.local() };
+                    (local.marking, local.weak_reads) = (true, true);
                 }
             }
             // A thread that is no mutator may be about to log a root: then marking goes on.
             Op::FinalMark => self.roots.settled(|log| {
                 log.flush(&self.segments);
-                if self.segments.is_empty() {
+                let complete = self.markers[0].lock().unwrap().finish(self);
+                self.mark_complete.store(complete, Ordering::Relaxed);
+                if complete && !self.hold_marking.load(Ordering::Relaxed) {
                     self.marking.store(false, Ordering::SeqCst);
                     self.mark_ended.store(true, Ordering::Relaxed);
+                    let weak = self.ephemerons.begin_breaking();
+                    self.weak_reads.store(weak, Ordering::Relaxed);
                     for slot in mutators {
                         // SAFETY: the world is stopped.
-                        unsafe { slot.mutator.local() }.marking = false;
+                        let local = unsafe { slot.mutator.local() };
+                        (local.marking, local.weak_reads) = (false, weak);
                     }
                 }
             }),
-            Op::Flip => self.flip(),
+            Op::Flip => {
+                self.flip();
+                self.weak_reads.store(false, Ordering::Relaxed);
+                let flips = self.flips.fetch_add(1, Ordering::Relaxed) + 1;
+                for slot in mutators {
+                    // SAFETY: the world is stopped.
+                    let local = unsafe { slot.mutator.local() };
+                    (local.weak_reads, local.flips) = (false, flips);
+                }
+            }
             Op::Verify => {
                 let failure = crate::verify::walk(self, mutators).err();
                 *self.verify_failure.lock().unwrap() = failure;

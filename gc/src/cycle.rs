@@ -7,7 +7,7 @@ use crate::allocate::READY_WHILE_COMPACTING;
 use crate::compact::{CompactShared, Compactor, complete};
 use crate::core::{Core, CoreError, Op};
 use crate::events::{Cause, CycleSummary, Event, PauseKind, Phase};
-use crate::mark::{MarkShared, Marker, RootQueue};
+use crate::mark::{MarkShared, RootQueue};
 use crate::plan::{blocks_below, plan};
 use crate::safepoint::Times;
 use crate::workers::Workers;
@@ -15,7 +15,7 @@ use firn_heap::WORD;
 use firn_heap::pages::StateCell;
 use firn_heap::space::PageRecord;
 use firn_heap::sys::thread::monotonic_ns;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Rounds of flushing and draining before the final pause is tried.
@@ -25,7 +25,6 @@ const ROUNDS: usize = 2;
 pub struct Collector {
     core: Arc<Core>,
     workers: Workers,
-    markers: Vec<Mutex<Marker>>,
     compactors: Vec<Mutex<Compactor>>,
 }
 
@@ -43,8 +42,7 @@ impl Collector {
         let compactors = (0..count)
             .map(|_| Ok(Mutex::new(Compactor::new(page)?)))
             .collect::<Result<_, CoreError>>()?;
-        let markers = (0..count).map(|_| Mutex::default()).collect();
-        Ok(Collector { core, workers, markers, compactors })
+        Ok(Collector { core, workers, compactors })
     }
 
     /// The collector's state.
@@ -68,7 +66,7 @@ impl Collector {
         self.pause(cycle, PauseKind::Start, Phase::Start, Op::StartMark);
         core.return_withdrawn();
         let objects = self.mark(cycle);
-        let (live_words, large_live) = self.plan(cycle, cause);
+        let (live_words, large_live, broken) = self.plan(cycle, cause);
         let used_before = core.in_use();
         self.pause(cycle, PauseKind::Flip, Phase::Flip, Op::Flip);
         if let Some(errno) = *core.flip_failed.lock().unwrap() {
@@ -95,6 +93,8 @@ impl Collector {
             pages_by_collector: take(&core.counters.by_collector),
             pages_by_mutators: take(&core.counters.by_mutators),
             pages_released: released as u64,
+            ephemerons_broken: broken,
+            guarded_ready: core.guarded.take_ready(),
         };
         core.triggered.store(false, Ordering::Relaxed);
         core.emit(Event::CycleEnd { summary });
@@ -126,7 +126,7 @@ impl Collector {
     fn mark(&self, cycle: u64) -> u64 {
         let core = &*self.core;
         let shared = MarkShared::default();
-        self.phase(cycle, Phase::Mark, || {
+        let mut hold = self.phase(cycle, Phase::Mark, || {
             let mut queue = RootQueue::new(core);
             core.each_global_root(|root| queue.push(root));
             drop(queue);
@@ -138,34 +138,64 @@ impl Collector {
                 }
                 self.drain(&shared);
             }
+            core.guards_unreached()
         });
         loop {
+            // Relaxed: the request publishes it.
+            core.hold_marking.store(hold, Ordering::Relaxed);
             self.pause(cycle, PauseKind::FinalMark, Phase::FinalMark, Op::FinalMark);
             // Relaxed: set in the pause that has just ended.
             if core.mark_ended.load(Ordering::Relaxed) {
-                return shared.objects.load(Ordering::Relaxed);
+                let in_pauses = core.markers[0].lock().unwrap().take_objects();
+                return shared.objects.load(Ordering::Relaxed) + in_pauses;
             }
-            self.phase(cycle, Phase::Mark, || self.drain(&shared));
+            hold = self.phase(cycle, Phase::Mark, || {
+                if core.mark_complete.load(Ordering::Relaxed) {
+                    core.markers[0].lock().unwrap().fire(core);
+                }
+                self.drain(&shared);
+                core.guards_unreached()
+            });
         }
     }
 
     /// Marking alone, for the floors: what a cycle does between its first two pauses.
     pub(crate) fn mark_for_measurement(&self) {
         self.mark(0);
+        self.break_ephemerons();
     }
 
+    /// Marks everything reachable from what is queued, through ephemerons too.
     fn drain(&self, shared: &MarkShared) {
-        let round = MarkShared::default();
+        let core = &*self.core;
         let count = self.workers.count();
-        self.workers.run(&|worker| {
-            self.markers[worker].lock().unwrap().drain(&self.core, &round, count);
-        });
-        shared.objects.fetch_add(round.objects.load(Ordering::Relaxed), Ordering::Relaxed);
+        loop {
+            let round = MarkShared::default();
+            self.workers.run(&|worker| {
+                core.markers[worker].lock().unwrap().drain(core, &round, count);
+            });
+            shared.objects.fetch_add(round.objects.load(Ordering::Relaxed), Ordering::Relaxed);
+            if !core.ephemerons.found_any() || !core.markers[0].lock().unwrap().index(core) {
+                return;
+            }
+        }
     }
 
-    fn plan(&self, cycle: u64, cause: Cause) -> (usize, usize) {
+    /// Breaks the ephemerons whose keys have died; returns how many.
+    fn break_ephemerons(&self) -> u64 {
+        let core = &*self.core;
+        if core.ephemerons.is_indexed() {
+            let cursor = AtomicUsize::new(0);
+            self.workers.run(&|_| core.break_ephemerons(&cursor));
+        }
+        core.ephemerons.end_breaking()
+    }
+
+    fn plan(&self, cycle: u64, cause: Cause) -> (usize, usize, u64) {
         let core = &*self.core;
         self.phase(cycle, Phase::Plan, || {
+            // Before the sweep, which takes marks away.
+            let broken = self.break_ephemerons();
             let (freed, live) = core.space.large.sweep(&core.space.layouts);
             core.space.uncommit(freed);
             // Relaxed: an object born marked after the sweep only lives one cycle longer.
@@ -174,7 +204,7 @@ impl Collector {
             let plan = plan(&core.space, core.late_page(), dense);
             core.planned_pages.store(plan.marked_pages, Ordering::Relaxed);
             core.backend.prepare(&core.space);
-            (plan.live_words, live)
+            (plan.live_words, live, broken)
         })
     }
 

@@ -42,7 +42,7 @@ pub enum Phase {
     Mark,
     /// The pause that ends marking.
     FinalMark,
-    /// Computing destinations, sweeping large objects, emptying the to-range.
+    /// Breaking ephemerons whose keys died, computing destinations, sweeping large objects, emptying the to-range.
     Plan,
     /// The pause in which addresses change.
     Flip,
@@ -98,6 +98,10 @@ pub struct CycleSummary {
     pub pages_by_mutators: u64,
     /// Pages given back to the kernel.
     pub pages_released: u64,
+    /// Ephemerons (weak references) broken because their keys had died.
+    pub ephemerons_broken: u64,
+    /// Objects that guardians can give out since this cycle.
+    pub guarded_ready: u64,
 }
 
 /// Something that happened.

@@ -6,6 +6,7 @@
 //! | [`safepoint`] | how mutators are made to do something once, with or without stopping them all |
 //! | [`mutator`] | a mutator's buffer, handles and log |
 //! | [`segments`], [`mark`] | marking work, and marking |
+//! | [`ephemerons`], `guardians` | what marking holds weakly, and what it brings back |
 //! | [`mod@plan`] | from the live bitmap to new addresses |
 //! | [`build`] | one to-page from its from-pages |
 //! | [`compact`], [`fault`] | building all of them; building those that mutators touch |
@@ -20,10 +21,12 @@ pub mod compact;
 pub mod config;
 pub mod core;
 pub mod cycle;
+pub mod ephemerons;
 pub mod events;
 pub mod fault;
 #[doc(hidden)]
 pub mod floor;
+mod guardians;
 pub mod install;
 pub mod mark;
 pub mod mutator;

@@ -22,12 +22,18 @@
 //! claimer; before its header is looked at (for the size, hence the last bit, and the slots) it spends some
 //! turns in a short ring while the header is being fetched. With one marker there are no atomic
 //! read-modify-writes.
+//!
+//! **Weakly held objects** are [`crate::ephemerons`]' and `crate::guardians`': this file calls them for objects of
+//! their kinds, and, once there is something to be looked up for visited objects, in a variant of the loop of its
+//! own. They are also why the final pause traces a little (`finish`): reading a weak reference
+//! logs it, and a program that does so all the time must not keep marking from ending.
 
 use crate::core::Core;
+use crate::ephemerons::Chain;
 use crate::segments::{CAPACITY, Log};
 use firn_heap::WORD;
 use firn_heap::blocks::prefetch;
-use firn_heap::layout::{Header, LayoutId, Slot};
+use firn_heap::layout::{Header, LayoutId, Slot, Tracing};
 use firn_heap::space::Space;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -37,6 +43,10 @@ const RING: usize = 16;
 const SHARE: usize = 2 * CAPACITY;
 /// Addresses a marker keeps to itself at most.
 const LOCAL: usize = 32 * CAPACITY;
+/// Work done in the final pause at most, in slots looked at: some tens of microseconds.
+const PAUSE: usize = 512;
+/// What an object costs beside its slots.
+const OBJECT: usize = 4;
 
 /// What markers share in one marking.
 #[derive(Default)]
@@ -51,29 +61,59 @@ pub struct MarkShared {
 pub struct Marker {
     stack: Vec<u64>,
     objects: u64,
+    /// Large objects that have been marked, and whose ephemerons have not been looked up.
+    keys: Vec<u64>,
+    /// Ephemerons whose keys are not marked, and that are not in the index.
+    pub(crate) found: Chain,
+    /// Guardians' notes whose objects are not marked.
+    pub(crate) guarded: Chain,
+    /// Ephemerons looked at.
+    pub(crate) steps: u64,
 }
 
 impl Default for Marker {
     fn default() -> Marker {
-        Marker { stack: Vec::with_capacity(LOCAL + 1), objects: 0 }
+        Marker {
+            stack: Vec::with_capacity(LOCAL + 1),
+            objects: 0,
+            keys: Vec::with_capacity(CAPACITY),
+            found: Chain::default(),
+            guarded: Chain::default(),
+            steps: 0,
+        }
     }
 }
 
 /// What of the heap a marker looks at.
 #[derive(Clone, Copy)]
-struct Scope<'a> {
-    core: &'a Core,
+pub(crate) struct Reach<'a> {
+    pub(crate) core: &'a Core,
     space: &'a Space,
     base: usize,
     /// Bytes from the base on that are to be marked.
     marked_bytes: usize,
 }
 
-impl Scope<'_> {
+impl<'a> Reach<'a> {
+    /// The marking under way.
+    pub(crate) fn of(core: &'a Core) -> Reach<'a> {
+        let space = &core.space;
+        let marked_bytes = core.late_page() * space.geometry.page;
+        Reach { core, space, base: space.current().base(), marked_bytes }
+    }
+
     /// Whether `address` is in the part of the range that is being marked.
     #[inline(always)]
     fn covers(&self, address: u64) -> bool {
         (address as usize).wrapping_sub(self.base) < self.marked_bytes
+    }
+
+    /// Slots of the object at `address`, at most.
+    fn slots(&self, address: u64) -> usize {
+        // SAFETY: a claimed object; headers never change.
+        let header = Header(unsafe { (address as *const u64).read() });
+        let descriptor = self.space.layouts.get(header.layout());
+        if descriptor.is_leaf() { 0 } else { descriptor.words(header) }
     }
 }
 
@@ -81,55 +121,125 @@ impl Marker {
     /// Marks everything reachable from what is queued, together with `markers - 1` others that run the
     /// same. Returns when all are out of work.
     pub fn drain(&mut self, core: &Core, shared: &MarkShared, markers: usize) {
-        if markers == 1 {
-            self.drain_as::<false>(core, shared, 1);
-        } else {
-            self.drain_as::<true>(core, shared, markers);
+        match (markers == 1, core.ephemerons.is_indexed()) {
+            (true, false) => self.drain_as::<false, false>(core, shared, 1),
+            (true, true) => self.drain_as::<false, true>(core, shared, 1),
+            (false, false) => self.drain_as::<true, false>(core, shared, markers),
+            (false, true) => self.drain_as::<true, true>(core, shared, markers),
         }
+        core.ephemerons.gather(&mut self.found, std::mem::take(&mut self.steps));
+        core.guarded.gather(&mut self.guarded);
         // Relaxed: read after the markers have been joined.
-        shared.objects.fetch_add(std::mem::take(&mut self.objects), Ordering::Relaxed);
+        shared.objects.fetch_add(self.take_objects(), Ordering::Relaxed);
     }
 
-    fn drain_as<const SHARED: bool>(&mut self, core: &Core, shared: &MarkShared, markers: usize) {
-        let space = &core.space;
-        let page = space.geometry.page;
-        let scope = Scope {
-            core,
-            space,
-            base: space.current().base(),
-            marked_bytes: core.late_page() * page,
-        };
+    /// Objects visited since this was asked last.
+    pub(crate) fn take_objects(&mut self) -> u64 {
+        std::mem::take(&mut self.objects)
+    }
+
+    /// Whether something waits to be visited.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.stack.is_empty()
+    }
+
+    /// In the final pause: traces what is queued, if that is little. Returns whether marking is complete; if
+    /// not, what is left waits for a drain. Only one marker may do this at a time.
+    pub(crate) fn finish(&mut self, core: &Core) -> bool {
+        if core.ephemerons.is_indexed() {
+            self.finish_as::<true>(core)
+        } else {
+            self.finish_as::<false>(core)
+        }
+    }
+
+    fn finish_as<const CHECKED: bool>(&mut self, core: &Core) -> bool {
+        let reach = Reach::of(core);
+        let mut left = PAUSE;
         loop {
-            if self.stack.is_empty() && !self.refill::<SHARED>(core, scope) {
+            if left == 0 && !core.segments.is_empty() {
+                return false;
+            }
+            let queued = self.refill::<false, CHECKED>(core, reach);
+            left = left.saturating_sub(queued);
+            while let Some(key) = self.keys.pop() {
+                let cost = core.ephemerons.chain_len(key, left);
+                if cost > left {
+                    self.keys.push(key);
+                    return false;
+                }
+                left -= cost;
+                self.resolve::<false>(reach, key);
+            }
+            while let Some(address) = self.stack.pop() {
+                let chain = if CHECKED { core.ephemerons.chain_len(address, left) } else { 0 };
+                let cost = reach.slots(address) + OBJECT + chain;
+                if cost > left {
+                    self.stack.push(address);
+                    return false;
+                }
+                left -= cost;
+                self.visit::<false, CHECKED>(reach, address);
+            }
+            if queued == 0 {
+                return self.found.is_empty() && self.guarded.is_empty();
+            }
+        }
+    }
+
+    fn drain_as<const SHARED: bool, const CHECKED: bool>(
+        &mut self,
+        core: &Core,
+        shared: &MarkShared,
+        markers: usize,
+    ) {
+        let reach = Reach::of(core);
+        loop {
+            if CHECKED {
+                while let Some(key) = self.keys.pop() {
+                    self.resolve::<SHARED>(reach, key);
+                }
+            }
+            if self.stack.is_empty() && self.refill::<SHARED, CHECKED>(core, reach) == 0 {
                 if markers == 1 || !self.wait(core, shared, markers) {
                     return;
                 }
                 continue;
             }
-            self.trace::<SHARED>(core, scope, shared);
+            self.trace::<SHARED, CHECKED>(core, reach, shared);
         }
     }
 
-    /// Takes a queued segment into the local stack.
-    fn refill<const SHARED: bool>(&mut self, core: &Core, scope: Scope<'_>) -> bool {
-        let Some((segment, len, claimed)) = core.segments.take() else { return false };
+    /// Takes a queued segment into the local stack, of which the last addresses may stay with `keys`; returns how
+    /// many there were.
+    fn refill<const SHARED: bool, const CHECKED: bool>(
+        &mut self,
+        core: &Core,
+        reach: Reach<'_>,
+    ) -> usize {
+        let Some((segment, len, claimed)) = core.segments.take() else { return 0 };
         // SAFETY: this thread holds the segment, whose first `len` words were written.
         let words = unsafe { std::slice::from_raw_parts(core.segments.words(&segment), len) };
         if claimed {
             self.stack.extend_from_slice(words);
         } else {
             // Others are no work of this cycle, wherever they come from; they must not index the table.
+            let keys = &mut self.keys;
             let fresh = |address: &u64| {
-                if !scope.covers(*address) {
+                if !reach.covers(*address) {
+                    // Marked by who queued it.
+                    if CHECKED && reach.space.large.contains(*address as usize) {
+                        keys.push(*address);
+                    }
                     return false;
                 }
-                let word = (*address as usize - scope.base) / WORD;
-                scope.space.blocks.mark_start::<SHARED>(word)
+                let word = (*address as usize - reach.base) / WORD;
+                reach.space.blocks.mark_start::<SHARED>(word)
             };
             self.stack.extend(words.iter().copied().filter(fresh));
         }
         core.segments.release(segment);
-        true
+        len
     }
 
     /// Out of work: waits for somebody to share; false when all are out of work.
@@ -149,7 +259,12 @@ impl Marker {
         }
     }
 
-    fn trace<const SHARED: bool>(&mut self, core: &Core, scope: Scope<'_>, shared: &MarkShared) {
+    fn trace<const SHARED: bool, const CHECKED: bool>(
+        &mut self,
+        core: &Core,
+        reach: Reach<'_>,
+        shared: &MarkShared,
+    ) {
         let mut ring = [0u64; RING];
         let mut turn = 0;
         let mut waiting = 0;
@@ -163,7 +278,7 @@ impl Marker {
             }
             if ready != 0 {
                 waiting -= 1;
-                self.visit::<SHARED>(scope, ready);
+                self.visit::<SHARED, CHECKED>(reach, ready);
                 if SHARED {
                     // Relaxed: a hint.
                     let idle = SHARED && shared.idle.load(Ordering::Relaxed) > 0;
@@ -180,20 +295,27 @@ impl Marker {
 
     /// Completes the mark of a claimed object and queues what it refers to.
     #[inline(always)]
-    fn visit<const SHARED: bool>(&mut self, scope: Scope<'_>, address: u64) {
-        let word = (address as usize - scope.base) / WORD;
+    fn visit<const SHARED: bool, const CHECKED: bool>(&mut self, reach: Reach<'_>, address: u64) {
+        let word = (address as usize - reach.base) / WORD;
         // SAFETY: a reference found in the heap or the roots leads to an object; headers never change.
         let header = Header(unsafe { (address as *const u64).read() });
         if header.layout() == LayoutId(0) {
             missing_object(address, header);
         }
         // SAFETY: the header is an object's.
-        let descriptor = unsafe { scope.space.layouts.get_unchecked(header.layout()) };
+        let descriptor = unsafe { reach.space.layouts.get_unchecked(header.layout()) };
         let words = descriptor.words(header);
-        scope.space.blocks.mark_end::<SHARED>(word + words - 1);
+        reach.space.blocks.mark_end::<SHARED>(word + words - 1);
         self.objects += 1;
-        if descriptor.is_leaf() {
-            return;
+        if CHECKED {
+            self.resolve::<SHARED>(reach, address);
+        }
+        match descriptor.tracing() {
+            Tracing::Slots => {}
+            Tracing::Leaf => return,
+            Tracing::Ephemeron => return self.ephemeron::<SHARED, CHECKED>(reach, address),
+            Tracing::Guarded if self.note::<SHARED, CHECKED>(reach, address) => {}
+            Tracing::Guarded => return,
         }
         let slots = address as *const AtomicU64;
         descriptor.each_slot(0, words, |index, slot| {
@@ -201,9 +323,9 @@ impl Marker {
             // that the header of an object published after the snapshot is seen too.
             let value = unsafe { &*slots.add(index) }.load(Ordering::Acquire);
             match slot {
-                Slot::Ref => self.consider::<SHARED>(scope, value),
+                Slot::Ref => self.consider::<SHARED, CHECKED>(reach, value),
                 Slot::Tagged if descriptor.rule().is_reference(value) => {
-                    self.consider::<SHARED>(scope, descriptor.rule().address_of(value));
+                    self.consider::<SHARED, CHECKED>(reach, descriptor.rule().address_of(value));
                 }
                 Slot::Tagged => {}
             }
@@ -212,18 +334,25 @@ impl Marker {
 
     /// Claims an object by its first mark bit, and queues it if it was unmarked: each object is queued once.
     #[inline(always)]
-    fn consider<const SHARED: bool>(&mut self, scope: Scope<'_>, address: u64) {
-        if scope.covers(address) {
-            let word = (address as usize - scope.base) / WORD;
-            if !scope.space.blocks.mark_start::<SHARED>(word) {
+    pub(crate) fn consider<const SHARED: bool, const CHECKED: bool>(
+        &mut self,
+        reach: Reach<'_>,
+        address: u64,
+    ) {
+        if reach.covers(address) {
+            let word = (address as usize - reach.base) / WORD;
+            if !reach.space.blocks.mark_start::<SHARED>(word) {
                 return;
             }
             if self.stack.len() >= LOCAL {
-                self.hand_over(scope.core);
+                self.hand_over(reach.core);
             }
             self.stack.push(address);
-        } else if scope.space.large.contains(address as usize) {
-            scope.space.large.mark(address as usize);
+        } else if reach.space.large.contains(address as usize)
+            && reach.space.large.mark(address as usize)
+            && CHECKED
+        {
+            self.resolve::<SHARED>(reach, address);
         }
     }
 

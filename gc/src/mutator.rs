@@ -27,6 +27,8 @@ impl Mutator {
         let local = MutatorLocal {
             tlab: Tlab::empty(),
             marking,
+            weak_reads: marking,
+            flips: 0,
             log: Log::default(),
             handles: HandleStack::new()?,
             range: (0, 0),
@@ -62,6 +64,10 @@ pub struct MutatorLocal {
     pub tlab: Tlab,
     /// The write barrier is on.
     pub marking: bool,
+    /// Reading a weak reference takes more than a load ([`crate::ephemerons`]).
+    pub weak_reads: bool,
+    /// Flips so far: addresses are good while this stays the same.
+    pub flips: u64,
     /// References that the thread has overwritten during marking.
     pub log: Log,
     /// Addresses that the thread holds across safepoints.

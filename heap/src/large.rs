@@ -118,6 +118,15 @@ impl LargeSpace {
         self.marks[page].swap(1, Ordering::Relaxed) == 0
     }
 
+    /// Whether the object at `address` is marked, or was when a sweep last came by.
+    #[inline]
+    pub fn is_marked(&self, address: usize) -> bool {
+        let page = (address - self.memory.base()) / self.page;
+        // Acquire: pairs with the release in `sweep`: who sees that the sweep has been here sees what the collector
+        // did before it.
+        self.marks[page].load(Ordering::Acquire) != 0
+    }
+
     /// Frees every unmarked object and unmarks the rest. Returns (pages freed, pages live).
     pub fn sweep(&self, layouts: &LayoutTable) -> (usize, usize) {
         let (mut freed, mut live) = (0, 0);
@@ -133,7 +142,8 @@ impl LargeSpace {
             // SAFETY: a started object has its header; only this sweep frees it.
             let header = Header(unsafe { (address as *const u64).read() });
             let pages = self.pages_for(layouts.get(header.layout()).words(header));
-            if self.marks[page].swap(0, Ordering::Relaxed) != 0 {
+            // Release: pairs with the acquire in `is_marked`.
+            if self.marks[page].swap(0, Ordering::AcqRel) != 0 {
                 live += pages;
             } else {
                 // SAFETY: nothing refers to the object any more. On failure the pages keep stale

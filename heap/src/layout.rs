@@ -5,7 +5,8 @@
 //! never moves: a page can be compacted, marked, verified or digested by whoever holds it, in a signal
 //! handler too, without touching any other object. There are no trace callbacks for movable objects;
 //! a layout *is* the description: which words of the fixed part hold references, which hold tagged
-//! words, and what the tail is made of.
+//! words, and what the tail is made of. Two [`Role`]s tell marking to treat some slots weakly; compaction
+//! treats these as any other.
 //!
 //! Invariants: id 0 is never a layout, so a zero header means "no object here"; entries are
 //! append-only and published by the release store of the count; an object's size follows from its
@@ -13,6 +14,7 @@
 //! the live bitmap).
 
 use crate::WORD;
+pub use crate::role::{Role, ephemeron, guarded};
 use crate::sys::map::{MapError, Reservation};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,8 +29,14 @@ impl LayoutId {
     pub const REFS: LayoutId = LayoutId(1);
     /// Plain data of 1, 2, 4 and 8-byte elements.
     pub const DATA: [LayoutId; 4] = [LayoutId(2), LayoutId(3), LayoutId(4), LayoutId(5)];
+    /// An ephemeron of two references.
+    pub const EPHEMERON: LayoutId = LayoutId(6);
+    /// A reference that a guardian watches.
+    pub const GUARDED: LayoutId = LayoutId(7);
+    /// A guardian of such references.
+    pub const GUARDIAN: LayoutId = LayoutId(8);
     /// The first id that embedders get.
-    pub const FIRST_FREE: u16 = 6;
+    pub const FIRST_FREE: u16 = 9;
 }
 
 /// The first word of every object: layout id (16 bits) and tail length (48 bits).
@@ -163,6 +171,8 @@ pub struct Layout {
     pub tail: Tail,
     /// The rule for tagged words, of the fixed part and of the tail.
     pub rule: TagRule,
+    /// What marking does with the slots.
+    pub role: Role,
 }
 
 /// Why a layout was refused.
@@ -194,6 +204,14 @@ pub enum LayoutError {
         /// The layout's name.
         name: &'static str,
     },
+    /// The slots are not those of the role.
+    #[error(
+        "layout `{name}`: not the slots of its role (see `Layout::ephemeron` and `Layout::guarded`)"
+    )]
+    BadRole {
+        /// The layout's name.
+        name: &'static str,
+    },
     /// The table is full.
     #[error("layout `{name}`: a heap has room for {max} layouts", max = LayoutTable::CAPACITY)]
     TooMany {
@@ -216,6 +234,7 @@ impl Layout {
             tagged: Vec::new(),
             tail: Tail::None,
             rule: TagRule::NEVER,
+            role: Role::Ordinary,
         }
     }
 
@@ -234,8 +253,28 @@ impl Layout {
         if !self.rule.is_sound() || matches!(self.tail, Tail::Data { shift: 4.. }) {
             return Err(LayoutError::BadRule { name });
         }
-        Ok(())
+        let rule = (!self.tagged.is_empty()).then_some(self.rule);
+        let fits = match self.role {
+            Role::Ordinary => true,
+            Role::Ephemeron => *self == Layout::ephemeron(name, rule),
+            Role::Guarded => *self == Layout::guarded(name, rule),
+        };
+        if fits { Ok(()) } else { Err(LayoutError::BadRole { name }) }
     }
+}
+
+/// What marking does with an object, as its inner loop asks: first of all whether it is the common case.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Tracing {
+    /// Follow every slot.
+    Slots,
+    /// There is none.
+    Leaf,
+    /// See [`Role::Ephemeron`].
+    Ephemeron,
+    /// See [`Role::Guarded`].
+    Guarded,
 }
 
 /// What a slot holds.
@@ -258,8 +297,8 @@ pub struct Descriptor {
     tail: u8,
     /// log2 of the tail's element bytes.
     shift: u8,
-    /// No word of such an object can be a reference.
-    leaf: bool,
+    /// What marking does.
+    tracing: Tracing,
     /// Bit *i*: word *i* is a reference, for the first 64 words.
     refs: u64,
     /// Bit *i*: word *i* is a tagged word, for the first 64 words.
@@ -286,6 +325,15 @@ impl Descriptor {
             }
         }
         wide.sort_by_key(|&(word, _)| word);
+        let leaf = refs | tagged == 0
+            && wide.is_empty()
+            && matches!(layout.tail, Tail::None | Tail::Data { .. });
+        let tracing = match layout.role {
+            Role::Ordinary if leaf => Tracing::Leaf,
+            Role::Ordinary => Tracing::Slots,
+            Role::Ephemeron => Tracing::Ephemeron,
+            Role::Guarded => Tracing::Guarded,
+        };
         let (tail, shift) = match layout.tail {
             Tail::None => (0, 0),
             Tail::Refs => (1, 3),
@@ -296,7 +344,7 @@ impl Descriptor {
             fixed: layout.fixed_words as u32 + 1,
             tail,
             shift,
-            leaf: refs | tagged == 0 && wide.is_empty() && matches!(tail, 0 | 3),
+            tracing,
             refs,
             tagged,
             rule: layout.rule,
@@ -326,7 +374,25 @@ impl Descriptor {
     /// Whether objects of this layout never hold references.
     #[inline(always)]
     pub fn is_leaf(&self) -> bool {
-        self.leaf
+        self.tracing == Tracing::Leaf
+    }
+
+    /// What marking does with objects of this layout.
+    #[inline(always)]
+    pub fn tracing(&self) -> Tracing {
+        self.tracing
+    }
+
+    /// The address that `value` refers to as the content of word `word` (one of the first 64), if it refers to
+    /// an object.
+    #[inline]
+    pub fn target(&self, word: usize, value: u64) -> Option<u64> {
+        if self.refs >> word & 1 != 0 {
+            (value != 0).then_some(value)
+        } else {
+            let tagged = self.tagged >> word & 1 != 0 && self.rule.is_reference(value);
+            tagged.then(|| self.rule.address_of(value))
+        }
     }
 
     /// The rule of this layout's tagged words.
@@ -354,7 +420,7 @@ impl Descriptor {
     /// part and within the tail. `to` must not be beyond the object's end.
     #[inline(always)]
     pub fn each_slot(&self, from: usize, to: usize, mut visit: impl FnMut(usize, Slot)) {
-        if self.leaf {
+        if self.is_leaf() {
             return;
         }
         let fixed = self.fixed as usize;
@@ -413,6 +479,9 @@ impl LayoutTable {
             with_tail("data array of 2-byte elements", Tail::Data { shift: 1 }),
             with_tail("data array of 4-byte elements", Tail::Data { shift: 2 }),
             with_tail("data array of 8-byte elements", Tail::Data { shift: 3 }),
+            Layout::ephemeron("ephemeron", None),
+            Layout::guarded("guarded reference", None),
+            Layout::guardian("guardian"),
         ];
         for layout in built_in {
             table.register(&layout).expect("the built-in layouts are well-formed");

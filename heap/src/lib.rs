@@ -8,7 +8,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`sys`] | userfaultfd, mmap, madvise, signals, futexes, scheduling: nothing else calls the kernel's memory interface |
-//! | [`layout`] | object headers and the declarative layouts that describe where references lie |
+//! | [`layout`] | object headers and the declarative layouts that describe where references lie, and the roles that marking knows |
 //! | [`blocks`] | the live bitmap and the forwarding arithmetic, one 16-byte entry for 512 bytes |
 //! | [`pages`] | the page states of a compaction, and the hazards that keep a page's sources in place |
 //! | [`pool`] | free, still mapped pages: a bitmap in which a word is a run |
@@ -22,6 +22,7 @@ pub mod large;
 pub mod layout;
 pub mod pages;
 pub mod pool;
+mod role;
 pub mod space;
 mod sync;
 pub mod sys;

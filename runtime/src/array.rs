@@ -7,7 +7,7 @@ use firn_heap::layout::{Header, LayoutId};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-mod sealed {
+pub(crate) mod sealed {
     pub trait Sealed {}
 }
 use sealed::Sealed;
@@ -155,7 +155,7 @@ pub(crate) fn data_layout<E: Plain>() -> LayoutId {
 impl<'m, T: crate::Object + ?Sized> Gc<'m, T> {
     /// Address of payload word `index`.
     #[inline(always)]
-    fn word(self, index: usize) -> *const AtomicU64 {
+    pub(crate) fn word(self, index: usize) -> *const AtomicU64 {
         ((self.address() as usize) as *const AtomicU64).wrapping_add(1 + index)
     }
 }

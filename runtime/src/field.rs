@@ -256,8 +256,14 @@ impl<'m, R: WordRule> Value<'m, R> {
     }
 
     #[inline(always)]
-    const fn from_bits(bits: u64) -> Value<'m, R> {
+    pub(crate) const fn from_bits(bits: u64) -> Value<'m, R> {
         Value { bits, scope: PhantomData, thread: PhantomData }
+    }
+
+    /// The address that it refers to.
+    #[inline(always)]
+    pub(crate) fn target(self) -> Option<u64> {
+        self.is_reference().then(|| R::RULE.address_of(self.bits))
     }
 
     /// All bits. Of a reference only the tag is stable.

@@ -185,6 +185,22 @@ impl PartialEq for Heap {
 
 impl Eq for Heap {}
 
+/// Layouts of a word rule, as distances from that of its arrays.
+#[derive(Clone, Copy)]
+pub(crate) enum TaggedKind {
+    Ephemeron = 1,
+    Guarded = 2,
+    Guardian = 3,
+}
+
+impl TaggedKind {
+    /// The layout, given that of the arrays.
+    #[inline(always)]
+    pub(crate) fn of(self, array: LayoutId) -> LayoutId {
+        LayoutId(array.0 + self as u16)
+    }
+}
+
 thread_local! {
     /// Whether this thread is attached to some heap. One at a time: that is what keeps references of two
     /// heaps apart without a type parameter on every reference.
@@ -454,13 +470,28 @@ impl Heap {
         id
     }
 
+    /// Registers what there is of a word rule: arrays, and, with the ids that follow, ephemerons, guardians' notes
+    /// and guardians ([`TaggedKind`]).
     #[cold]
     pub(crate) fn register_tagged<R: WordRule>(&self) -> LayoutId {
         let mut layouts = self.0.layouts.lock().unwrap();
         *layouts.entry(TypeId::of::<crate::TaggedArray<R>>()).or_insert_with(|| {
-            let layout =
+            let rule = Some(R::RULE);
+            let array =
                 Layout { tail: Tail::Tagged, rule: R::RULE, ..Layout::plain("tagged array", 0) };
-            self.core().space.layouts.register(&layout).unwrap_or_else(|error| panic!("{error}"))
+            let kinds = [
+                array,
+                Layout::ephemeron("ephemeron of tagged words", rule),
+                Layout::guarded("guarded tagged word", rule),
+                Layout::guardian("guardian of tagged words"),
+            ];
+            // Nobody registers a layout in between: all do so under the lock of `layouts`.
+            let ids = kinds.map(|layout| {
+                let id = self.core().space.layouts.register(&layout);
+                id.unwrap_or_else(|error| panic!("{error}"))
+            });
+            assert!((0..).zip(ids).all(|(kind, id)| id.0 == ids[0].0 + kind));
+            ids[0]
         })
     }
 

@@ -156,7 +156,7 @@ impl<'a, 's> NoGc<'a, 's> {
     }
 
     #[inline(always)]
-    fn allocate(&self, header: Header, bytes: usize) -> u64 {
+    pub(crate) fn allocate(&self, header: Header, bytes: usize) -> u64 {
         let address = match self.bump(bytes) {
             Some(address) => address,
             None => self.extended(next_page(self.scope, header.layout(), bytes)),
@@ -226,7 +226,7 @@ impl<'a, 's> NoGc<'a, 's> {
     /// interpreter allocates this way for as long as it works, with all its registers in hand, and reserves
     /// anew when it gets nothing.
     #[inline(always)]
-    fn try_allocate(&self, header: Header, bytes: usize) -> Option<u64> {
+    pub(crate) fn try_allocate(&self, header: Header, bytes: usize) -> Option<u64> {
         // SAFETY: as in `Scope::local`.
         if unsafe { &*self.local }.stress_left != 0 {
             self.promised.set(stress_allows(self.scope, self.promised.get(), bytes)?);

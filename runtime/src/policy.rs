@@ -104,6 +104,8 @@ mod tests {
             pages_by_collector: 0,
             pages_by_mutators: 0,
             pages_released: 0,
+            ephemerons_broken: 0,
+            guarded_ready: 0,
         }
     }
 

@@ -128,6 +128,26 @@ impl<'s> Scope<'s> {
         );
     }
 
+    /// Checks a reference that is about to be written into an object of this heap: see [`Scope::check_store`].
+    ///
+    /// # Panics
+    /// If it refers to an object of another heap.
+    #[inline(always)]
+    pub(crate) fn check_target(&self, address: u64) {
+        let (base, len) = self.local().range;
+        if (address as usize).wrapping_sub(base) >= len && address != 0 {
+            self.check_large(address);
+        }
+    }
+
+    /// Whether a weak read gives what it found: `target`, from an object whose key lies in the word `place`,
+    /// read as `word` and refers to `key`.
+    #[inline(always)]
+    pub(crate) fn reads(&self, target: u64, (place, word, key): (&AtomicU64, u64, u64)) -> bool {
+        !self.local().weak_reads
+            || self.heap().core().read_weakly(&self.slot().mutator, target, (place, word, key))
+    }
+
     pub(crate) fn log_overwritten(&self, old: u64) {
         self.heap().core().log_overwritten(&self.slot().mutator, old);
     }
@@ -175,7 +195,7 @@ impl<'s> Scope<'s> {
 
     /// Allocates; the memory behind the header is zero.
     #[inline(always)]
-    fn allocate(&mut self, header: Header, bytes: usize) -> Result<u64, OutOfMemory> {
+    pub(crate) fn allocate(&mut self, header: Header, bytes: usize) -> Result<u64, OutOfMemory> {
         if self.local().stress_left != 0 {
             self.stress();
         }
@@ -201,7 +221,7 @@ impl<'s> Scope<'s> {
     }
 
     #[inline(always)]
-    fn handle<T: Object + ?Sized>(&self, address: u64) -> Local<'s, T> {
+    pub(crate) fn handle<T: Object + ?Sized>(&self, address: u64) -> Local<'s, T> {
         Local::new(self.local().handles.push(address))
     }
 
@@ -602,6 +622,24 @@ impl<'s> Scope<'s> {
     /// ```
     pub fn mutator_id(&self) -> u32 {
         self.slot().mutator.id
+    }
+
+    /// A number that changes whenever objects may have changed address: what a table that hashes by
+    /// [`Gc::address_now`] remembers, to know when it has to hash anew.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let before = cx.address_epoch();
+    /// cx.collect();
+    /// assert_ne!(cx.address_epoch(), before);
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline(always)]
+    pub fn address_epoch(&self) -> u64 {
+        self.local().flips
     }
 
     /// Collects now and waits for the end of the cycle.

@@ -8,7 +8,7 @@
 use crate::{Field, Object, TagRule, Tagged, WordRule};
 use firn_gc::core::Core;
 use firn_heap::WORD;
-use firn_heap::layout::{Layout, LayoutError, LayoutId, Tail};
+use firn_heap::layout::{Layout, LayoutError, LayoutId, Role, Tail};
 use std::sync::atomic::*;
 
 /// Collects where a type's references lie. Used by `#[derive(Trace)]`.
@@ -145,6 +145,7 @@ pub(crate) fn register<T: Trace>(core: &Core) -> Result<LayoutId, LayoutError> {
         tagged: slots.tagged,
         tail: Tail::None,
         rule: slots.rule.unwrap_or(TagRule::NEVER),
+        role: Role::Ordinary,
     })
 }
 

@@ -6,7 +6,7 @@
 
 use crate::object::*;
 use crate::trap::{Large, Result, Trap, TrapKind};
-use crate::value::{Array, Value};
+use crate::value::{Array, Scheme, Value};
 use crate::world::World;
 use firn::{Gc, NoGc, Scope};
 use std::cell::Cell as StdCell;
@@ -248,6 +248,23 @@ impl<'m, 's> Mem<'m, 's> {
         (0..string.len())
             .map(|index| char::from_u32(string.get(index)).unwrap_or('\u{fffd}'))
             .collect()
+    }
+
+    /// An ephemeron.
+    pub fn ephemeron(self, key: Value<'m>, datum: Value<'m>) -> Result<'m> {
+        let made = self.nogc.try_alloc_tagged_ephemeron::<Scheme>(key.into(), datum.into());
+        made.map(Value::object).ok_or_else(|| no_room(NoGc::EPHEMERON))
+    }
+
+    /// A guardian.
+    pub fn guardian(self) -> Result<'m> {
+        let made = self.nogc.try_alloc_tagged_guardian::<Scheme>();
+        made.map(Value::object).ok_or_else(|| no_room(NoGc::GUARDIAN))
+    }
+
+    /// Registers a value with a guardian.
+    pub fn guard(self, guardian: Gc<'m, GuardianObject>, value: Value<'m>) -> Result<'m, ()> {
+        guardian.try_register(self.nogc, value.into()).ok_or_else(|| no_room(NoGc::GUARDED))
     }
 
     /// A struct of the heap whose words `fill` sets.

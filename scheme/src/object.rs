@@ -181,6 +181,29 @@ pub struct ConditionVariable {
     pub specific: Slot,
 }
 
+/// An ephemeron.
+pub type EphemeronObject = firn::TaggedEphemeron<Scheme>;
+/// A guardian, inside the procedure that programs see.
+pub type GuardianObject = firn::TaggedGuardian<Scheme>;
+
+/// A weak box.
+#[derive(Trace)]
+pub struct WeakBox {
+    /// An ephemeron whose key is what the box holds.
+    pub ephemeron: Slot,
+}
+
+/// A hash table with weak keys, which are hashed by address.
+#[derive(Trace)]
+pub struct WeakTable {
+    /// A vector of lists of ephemerons.
+    pub buckets: Slot,
+    /// Number of ephemerons, broken ones included.
+    pub count: AtomicUsize,
+    /// When the addresses were those by which the keys are in their buckets.
+    pub epoch: AtomicU64,
+}
+
 /// A hash table.
 #[derive(Trace)]
 pub struct HashTable {

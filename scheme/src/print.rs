@@ -376,6 +376,10 @@ fn kind_of<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> &'static str {
         MutexObject, "#<mutex>";
         ConditionVariable, "#<condition-variable>";
         HashTable, "#<hash-table>";
+        WeakTable, "#<weak-hash-table>";
+        WeakBox, "#<weak-box>";
+        EphemeronObject, "#<ephemeron>";
+        GuardianObject, "#<guardian>";
         MultipleValues, "#<values>";
     }
     "#<object>"

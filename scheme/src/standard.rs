@@ -103,8 +103,12 @@ pub const LIBRARIES: &[(&str, &str)] = &[
         hash-table-copy hash-table-fold",
     ),
     (
+        "(srfi 124)",
+        "make-ephemeron ephemeron? ephemeron-broken? ephemeron-key ephemeron-datum reference-barrier",
+    ),
+    (
         "(firn)",
-        "gc gc-stats void gensym list-index filter reduce fold fold-left fold-right delete iota last-pair append! reverse!
+        "make-weak-box weak-box? weak-box-value make-weak-hash-table weak-hash-table? make-guardian gc gc-stats void gensym list-index filter reduce fold fold-left fold-right delete iota last-pair append! reverse!
         list-sort sort string-index string-search-forward string-join string-contains assert 1+ -1+
         call-with-output-string with-output-to-string exact->inexact inexact->exact condition-report-string
         current-milliseconds current-microseconds runtime random make-equal-hashtable vector-grow subvector

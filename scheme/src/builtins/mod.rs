@@ -19,6 +19,7 @@ pub mod system;
 pub mod tables;
 pub mod threads;
 pub mod vectors;
+pub mod weak;
 
 use crate::mem::Mem;
 use crate::trap::Result;
@@ -144,6 +145,7 @@ pub fn all() -> Vec<Builtin> {
         chars::TABLE,
         strings::TABLE,
         bytevectors::TABLE,
+        weak::TABLE,
     ];
     tables.concat()
 }

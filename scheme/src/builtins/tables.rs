@@ -2,9 +2,10 @@
 //!
 //! Objects move, so that an address is no hash: keys are hashed by contents (numbers, characters, symbols, strings,
 //! and pairs and vectors to a certain depth), whatever the test. A table is a vector of association lists; it
-//! grows when it holds more entries than buckets.
+//! grows when it holds more entries than buckets. The builtins take tables with weak keys, too ([`super::weak`]).
 
 use super::lists::{equal, eqv};
+use super::weak::Weak;
 use super::{Builtin, args};
 use crate::mem::Mem;
 use crate::numbers;
@@ -156,6 +157,14 @@ fn make<'m>(mem: Mem<'m, '_>, test: u64) -> Result<'m> {
     mem.make(empty, |table| table.set(&table.buckets, buckets.into()))
 }
 
+fn count<'m>(mem: Mem<'m, '_>, table: Value<'m>) -> Result<'m> {
+    let count = match Weak::of(mem, table) {
+        Some(weak) => weak.entries().len() / 2,
+        None => Table::of(mem, table)?.table.count.load(Relaxed),
+    };
+    Ok(Value::fixnum(count as i64))
+}
+
 /// Builtins of this file.
 pub const TABLE: &[Builtin] = &[
     Builtin::new("make-hash-table", 0, Builtin::MANY, |mem, a| {
@@ -166,30 +175,42 @@ pub const TABLE: &[Builtin] = &[
     }),
     Builtin::new("make-equal-hashtable", 0, 1, |mem, _| make(mem, 0)),
     Builtin::new("hash-table?", 1, 1, |mem, a| {
-        Ok(Value::boolean(mem.object::<HashTable>(a[0]).is_some()))
+        let weak = mem.object::<WeakTable>(a[0]).is_some();
+        Ok(Value::boolean(weak || mem.object::<HashTable>(a[0]).is_some()))
     }),
     Builtin::new("hash-table-ref/default", 3, 3, |mem, a| {
+        if let Some(weak) = Weak::of(mem, a[0]) {
+            return Ok(weak.get(a[1]).unwrap_or(a[2]));
+        }
         Ok(Table::of(mem, a[0])?.find(a[1]).1.map_or(a[2], |entry| mem.cdr(entry)))
     }),
     Builtin::new("hash-table-exists?", 2, 2, |mem, a| {
+        if let Some(weak) = Weak::of(mem, a[0]) {
+            return Ok(Value::boolean(weak.get(a[1]).is_some()));
+        }
         Ok(Value::boolean(Table::of(mem, a[0])?.find(a[1]).1.is_some()))
     }),
-    Builtin::new("hash-table-set!", 3, 3, |mem, a| Table::of(mem, a[0])?.set(a[1], a[2])),
+    Builtin::new("hash-table-set!", 3, 3, |mem, a| match Weak::of(mem, a[0]) {
+        Some(weak) => weak.set(a[1], a[2]),
+        None => Table::of(mem, a[0])?.set(a[1], a[2]),
+    }),
     Builtin::new("hash-table-delete!", 2, 2, |mem, a| {
-        Table::of(mem, a[0])?.delete(a[1]);
+        match Weak::of(mem, a[0]) {
+            Some(weak) => weak.delete(a[1]),
+            None => Table::of(mem, a[0])?.delete(a[1]),
+        }
         Ok(Value::UNSPECIFIED)
     }),
-    Builtin::new("hash-table-count", 1, 1, |mem, a| {
-        Ok(Value::fixnum(Table::of(mem, a[0])?.table.count.load(Relaxed) as i64))
-    }),
-    Builtin::new("hash-table-size", 1, 1, |mem, a| {
-        Ok(Value::fixnum(Table::of(mem, a[0])?.table.count.load(Relaxed) as i64))
-    }),
+    Builtin::new("hash-table-count", 1, 1, |mem, a| count(mem, a[0])),
+    Builtin::new("hash-table-size", 1, 1, |mem, a| count(mem, a[0])),
     Builtin::new("%hash-table-entries", 1, 1, |mem, a| {
         let entries = Table::of(mem, a[0])?.entries();
         mem.vector(&entries)
     }),
     Builtin::new("hash-table-clear!", 1, 1, |mem, a| {
+        if let Some(weak) = Weak::of(mem, a[0]) {
+            return weak.clear();
+        }
         let table = Table::of(mem, a[0])?;
         let buckets = mem.make_vector(7, Value::NIL)?;
         table.table.buckets.store(mem.scope(), buckets.into());

@@ -26,6 +26,7 @@ pub const FEATURES: &[&str] = &[
     "x86-64",
     "little-endian",
     "srfi-18",
+    "srfi-124",
 ];
 
 impl super::Compiler {

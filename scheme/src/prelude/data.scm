@@ -230,14 +230,21 @@
   (hash-table-set! table key (f (hash-table-ref/default table key default))))
 
 (define (hash-table-walk table f)
-  (vector-for-each (lambda (entry) (f (car entry) (cdr entry))) (%hash-table-entries table)))
+  (hash-table-fold table (lambda (k v done) (f k v) done) (if #f #f)))
 (define (hash-table-fold table f start)
-  (let ((entries (%hash-table-entries table)))
-    (let loop ((i 0) (result start))
-      (if (= i (vector-length entries))
-          result
-          (let ((entry (vector-ref entries i)))
-            (loop (+ i 1) (f (car entry) (cdr entry) result)))))))
+  (if (weak-hash-table? table)
+      ;; Keys and values in turn.
+      (let ((entries (%weak-table-entries table)))
+        (let loop ((i 0) (result start))
+          (if (= i (vector-length entries))
+              result
+              (loop (+ i 2) (f (vector-ref entries i) (vector-ref entries (+ i 1)) result)))))
+      (let ((entries (%hash-table-entries table)))
+        (let loop ((i 0) (result start))
+          (if (= i (vector-length entries))
+              result
+              (let ((entry (vector-ref entries i)))
+                (loop (+ i 1) (f (car entry) (cdr entry) result))))))))
 (define (hash-table-keys table) (hash-table-fold table (lambda (k v done) (cons k done)) '()))
 (define (hash-table-values table) (hash-table-fold table (lambda (k v done) (cons v done)) '()))
 (define (hash-table->alist table)
@@ -250,6 +257,14 @@
               alist)
     table))
 (define (hash-table-copy table . options)
-  (let ((copy (make-hash-table)))
+  (let ((copy (if (weak-hash-table? table) (make-weak-hash-table) (make-hash-table))))
     (hash-table-walk table (lambda (k v) (hash-table-set! copy k v)))
     copy))
+
+;; A guardian: with an argument it registers that; without, it gives something that it was given and that
+;; nothing else holds any more, or #f.
+(define (make-guardian)
+  (let ((guardian (%make-guardian)))
+    (case-lambda
+      (() (%guardian-poll guardian))
+      ((object) (%guardian-register! guardian object)))))

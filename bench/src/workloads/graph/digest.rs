@@ -5,6 +5,10 @@
 //! place of references. The heap and the model are walked by the same code ([`View`]), so equal
 //! graphs have equal digests and, but for a 64-bit collision, only they. When two differ,
 //! [`first_difference`] walks both in step and says where.
+//!
+//! An ephemeron is followed once its key has been reached otherwise, however long that takes; so the
+//! walk finds out by itself which keys are dead. What a dead one still holds counts only if it must have
+//! been broken: after a collection that nothing ran beside.
 
 use firn::{Gc, RefArray, Scope};
 
@@ -28,6 +32,8 @@ pub trait View {
     fn words(&self, node: Self::Node) -> usize;
     /// Data word `i`.
     fn word(&self, node: Self::Node, i: usize) -> u64;
+    /// How many of its slots an ephemeron whose key is dead still fills after a collection.
+    fn kept_by_dead(&self, node: Self::Node) -> u64;
 }
 
 /// The heap. No collection can happen while it exists, so addresses identify objects.
@@ -56,6 +62,9 @@ impl<'m> View for HeapView<'m, '_> {
     }
     fn word(&self, node: Any<'m>, i: usize) -> u64 {
         node.word(i)
+    }
+    fn kept_by_dead(&self, node: Any<'m>) -> u64 {
+        (0..self.slots(node)).filter(|&i| node.slot(self.cx, i).target().is_some()).count() as u64
     }
 }
 
@@ -99,6 +108,9 @@ impl View for Model<'_> {
     fn word(&self, node: Id, i: usize) -> u64 {
         self.find(node).words[i]
     }
+    fn kept_by_dead(&self, _node: Id) -> u64 {
+        0
+    }
 }
 
 /// What a walk found.
@@ -116,43 +128,83 @@ fn absorb(digest: u64, word: u64) -> u64 {
     (digest ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29)
 }
 
-/// Walks everything that `roots` reach and digests it.
-pub fn digest<V: View>(view: &V, roots: &[Edge<V::Node>]) -> Digest {
-    let mut reached = IdMap::default();
-    let mut queue: Vec<V::Node> = Vec::new();
-    let mut value = 0;
-    let mut edge = |value: u64, edge: Edge<V::Node>, queue: &mut Vec<V::Node>| match edge {
-        Edge::Null => absorb(value, 0),
-        Edge::Int(x) => absorb(absorb(value, 1), x),
-        Edge::To(node) => {
-            let next = queue.len() as u32;
-            let number = *reached.entry(view.key(node)).or_insert(next);
-            if number == next {
-                queue.push(node);
+/// A walk under way.
+struct Walk<'a, V: View> {
+    view: &'a V,
+    reached: IdMap<u32>,
+    queue: Vec<V::Node>,
+    value: u64,
+}
+
+impl<V: View> Walk<'_, V> {
+    fn absorb(&mut self, word: u64) {
+        self.value = absorb(self.value, word);
+    }
+
+    fn edge(&mut self, edge: Edge<V::Node>) {
+        match edge {
+            Edge::Null => self.absorb(0),
+            Edge::Int(x) => [1, x].into_iter().for_each(|word| self.absorb(word)),
+            Edge::To(node) => {
+                let next = self.queue.len() as u32;
+                let number = *self.reached.entry(self.view.key(node)).or_insert(next);
+                if number == next {
+                    self.queue.push(node);
+                }
+                [2, u64::from(number)].into_iter().for_each(|word| self.absorb(word));
             }
-            absorb(absorb(value, 2), u64::from(number))
         }
-    };
-    for &root in roots {
-        value = edge(value, root, &mut queue);
     }
-    let mut at = 0;
-    while at < queue.len() {
-        let node = queue[at];
-        at += 1;
-        value = absorb(value, view.kind(node) as u64);
-        let slots = view.slots(node);
-        value = absorb(value, slots as u64);
+
+    fn slots(&mut self, node: V::Node) {
+        let slots = self.view.slots(node);
+        self.absorb(slots as u64);
         for i in 0..slots {
-            value = edge(value, view.slot(node, i), &mut queue);
-        }
-        let words = view.words(node);
-        value = absorb(value, words as u64);
-        for i in 0..words {
-            value = absorb(value, view.word(node, i));
+            self.edge(self.view.slot(node, i));
         }
     }
-    Digest { value: fin(value), reached }
+}
+
+/// Walks everything that `roots` reach and digests it; `broken`: with the state of ephemerons whose keys are dead,
+/// which is known after a collection.
+pub fn digest<V: View>(view: &V, roots: &[Edge<V::Node>], broken: bool) -> Digest {
+    let mut walk = Walk { view, reached: IdMap::default(), queue: Vec::new(), value: 0 };
+    for &root in roots {
+        walk.edge(root);
+    }
+    let (mut at, mut waiting) = (0, Vec::new());
+    loop {
+        while at < walk.queue.len() {
+            let node = walk.queue[at];
+            at += 1;
+            walk.absorb(view.kind(node) as u64);
+            if view.kind(node) == Kind::Weak {
+                waiting.push(node);
+                continue;
+            }
+            walk.slots(node);
+            let words = view.words(node);
+            walk.absorb(words as u64);
+            for i in 0..words {
+                walk.absorb(view.word(node, i));
+            }
+        }
+        waiting.retain(|&node| {
+            let key = view.slot(node, 0).target();
+            let live = key.is_some_and(|key| walk.reached.contains_key(&view.key(key)));
+            if live {
+                walk.slots(node);
+            }
+            !live
+        });
+        if at == walk.queue.len() {
+            break;
+        }
+    }
+    if broken {
+        waiting.into_iter().for_each(|node| walk.absorb(view.kept_by_dead(node)));
+    }
+    Digest { value: fin(walk.value), reached: walk.reached }
 }
 
 /// Walks two graphs in step and says where they first differ: the path from the root, and what
@@ -190,7 +242,12 @@ pub fn first_difference<A: View, B: View>(
                 return Some(said(&place, format!("{x:#x}"), format!("{y:#x}")));
             }
         }
+        let weak = a.kind(of_a) == Kind::Weak;
         for i in 0..slots {
+            // One that may be dead is broken in the heap and whole in the model.
+            if weak && (a.slot(of_a, i).target().is_none() || b.slot(of_b, i).target().is_none()) {
+                continue;
+            }
             if let Err((x, y)) = walk.step(a, b, a.slot(of_a, i), b.slot(of_b, i), (at, i)) {
                 return Some(said(&format!("{} ({one}), slot {i}", walk.path(at)), x, y));
             }
@@ -290,7 +347,7 @@ mod tests {
 
     fn of(mut graph: (Partition, Objects)) -> (u64, usize) {
         let model = Model { partitions: vec![&mut graph.0], frozen: &mut graph.1 };
-        let digest = digest(&model, &model.roots());
+        let digest = digest(&model, &model.roots(), true);
         (digest.value, digest.reached.len())
     }
 
@@ -320,10 +377,35 @@ mod tests {
         b.0.owned.get_mut(&1).unwrap().words[1] = 77;
         let one = Model { partitions: vec![&mut a.0], frozen: &mut a.1 };
         let two = Model { partitions: vec![&mut b.0], frozen: &mut b.1 };
-        assert_ne!(digest(&one, &one.roots()).value, digest(&two, &two.roots()).value);
+        let value = |model: &Model<'_>| digest(model, &model.roots(), true).value;
+        assert_ne!(value(&one), value(&two));
         let said = first_difference((&one, &one.roots(), "heap"), (&two, &two.roots(), "model"));
         let said = said.unwrap();
         assert!(said.contains("word 1") && said.contains("0x4d"), "{said}");
+    }
+
+    #[test]
+    fn ephemerons_are_followed_when_their_keys_are_reached_in_whatever_order() {
+        let graph = |root: Option<Id>| {
+            // Hub 1 holds ephemeron 8, of hub 2, whose value 3 holds ephemeron 9, of the root, whose value is 2.
+            let mut graph = hubs(&[(1, [root, None, None]), (2, [None; 3]), (3, [None; 3])]);
+            let mut weak = |id, holder: Id, key, value| {
+                let mut object = Object::new(Kind::Weak, id, 0);
+                object.slots = vec![Edge::To(key), Edge::To(value)];
+                graph.0.owned.insert(id, object);
+                let slots = &mut graph.0.owned.get_mut(&holder).unwrap().slots;
+                *slots.last_mut().unwrap() = Edge::To(id);
+            };
+            weak(8, 1, 2, 3);
+            weak(9, 3, 1, 2);
+            graph
+        };
+        // The root, the ephemeron; nothing leads to its key.
+        assert_eq!(of(graph(None)).1, 2);
+        // With the key, everything.
+        assert_eq!(of(graph(Some(2))).1, 5);
+        // With its value, that leads to the key by way of the other ephemeron.
+        assert_eq!(of(graph(Some(3))).1, 5);
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //! mutators, the digest and the comparison treat every kind alike: a number of slots, each null,
 //! an integer (tagged words only) or a reference, and a number of data words. Which kinds a slot
 //! accepts is [`Kind::slot`]. The kinds cover what the collector treats differently: few slots
-//! and many, slots among data, slots on many pages, data of every element size, below and above
-//! the large-object threshold.
+//! and many, slots among data, slots on many pages, weak slots, data of every element size, below and
+//! above the large-object threshold.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use firn::{DataArray, Field, Gc, Plain, RefArray, Scope, Tagged, TaggedArray, Trace, Var};
+use firn::{
+    DataArray, Ephemeron, Field, Gc, Plain, RefArray, Scope, Tagged, TaggedArray, Trace, Var,
+};
 
 use super::tagged::{Mixed, decode, encode};
 
@@ -37,7 +39,11 @@ pub struct Hub {
     store: Field<Store>,
     tags: Field<Tags>,
     words: Field<TaggedArray<Mixed>>,
+    weak: Field<Weak>,
 }
+
+/// An ephemeron: a hub held weakly, and one that is kept as long as that and the ephemeron live.
+pub type Weak = Ephemeron<Hub, Hub>;
 
 /// A list cell: long chains, the shape that a marker handles worst.
 #[derive(Trace)]
@@ -104,6 +110,7 @@ impl Hub {
             store: Field::null(),
             tags: Field::null(),
             words: Field::null(),
+            weak: Field::null(),
         }
     }
 }
@@ -331,6 +338,7 @@ kinds! {
     Store store Store,
     Tags tags Tags,
     Words words TaggedArray<Mixed>,
+    Weak weak Weak,
     U8 u8s DataArray<u8>,
     I8 i8s DataArray<i8>,
     U16 u16s DataArray<u16>,
@@ -341,6 +349,13 @@ kinds! {
     I64 i64s DataArray<i64>,
     F32 f32s DataArray<f32>,
     F64 f64s DataArray<f64>,
+}
+
+impl<'s> RegisterFile<'s> {
+    /// Register `i` of hubs.
+    pub fn hub(&self, i: usize) -> Var<'s, Hub> {
+        self.hub[i]
+    }
 }
 
 /// Does the same for the data array of any element type; `$array` is a `Gc<DataArray<E>>`.
@@ -431,19 +446,19 @@ impl Tags {
 impl Kind {
     /// Whether objects of this kind differ in length.
     pub fn is_array(self) -> bool {
-        !matches!(self, Kind::Hub | Kind::Pair | Kind::Wide | Kind::Store | Kind::Tags)
+        !matches!(self, Kind::Hub | Kind::Pair | Kind::Wide | Kind::Store | Kind::Tags | Kind::Weak)
     }
 
     /// Whether data word 0 is the object's id, which never changes.
     pub fn has_id(self) -> bool {
-        !self.is_array()
+        !self.is_array() && self != Kind::Weak
     }
 
     /// How many slots an object of this kind has; `len` is its length if it is an array.
     pub fn slots(self, len: usize) -> usize {
         match self {
-            Kind::Hub => HUB_HUBS + 6,
-            Kind::Pair => 2,
+            Kind::Hub => HUB_HUBS + 7,
+            Kind::Pair | Kind::Weak => 2,
             Kind::Wide => LANES * LANE_SLOTS,
             Kind::Store => 10,
             Kind::Tags => TAGS_BEFORE + TAGS_AFTER,
@@ -458,14 +473,15 @@ impl Kind {
             Kind::Hub | Kind::Tags => 2,
             Kind::Pair | Kind::Store => 1,
             Kind::Wide => 1 + LANES * LANE_WORDS,
-            Kind::List | Kind::Words => 0,
+            Kind::List | Kind::Words | Kind::Weak => 0,
             _ => len,
         }
     }
 
     /// What slot `i` may hold.
     pub fn slot(self, i: usize) -> Accepts {
-        let others = [Kind::Pair, Kind::Wide, Kind::List, Kind::Store, Kind::Tags, Kind::Words];
+        let others =
+            [Kind::Pair, Kind::Wide, Kind::List, Kind::Store, Kind::Tags, Kind::Words, Kind::Weak];
         Accepts::Only(match self {
             Kind::Hub if i < HUB_HUBS => Kind::Hub,
             Kind::Hub => others[i - HUB_HUBS],
@@ -506,7 +522,8 @@ impl<'m> Any<'m> {
                 5 => hub.list.load(cx).map(Any::List),
                 6 => hub.store.load(cx).map(Any::Store),
                 7 => hub.tags.load(cx).map(Any::Tags),
-                _ => hub.words.load(cx).map(Any::Words),
+                8 => hub.words.load(cx).map(Any::Words),
+                _ => hub.weak.load(cx).map(Any::Weak),
             },
             Any::Pair(pair) => match i {
                 0 => pair.head.load(cx).map(Any::Hub),
@@ -520,6 +537,8 @@ impl<'m> Any<'m> {
                 }
             }
             Any::List(list) => list.load(cx, i).map(Any::Hub),
+            Any::Weak(weak) if i == 0 => weak.key(cx).map(Any::Hub),
+            Any::Weak(weak) => weak.value(cx).map(Any::Hub),
             Any::Store(store) => match i {
                 0 => store.u8s.load(cx).map(Any::U8),
                 1 => store.i8s.load(cx).map(Any::I8),
@@ -564,7 +583,8 @@ impl<'m> Any<'m> {
                 5 => store!(List, hub.list),
                 6 => store!(Store, hub.store),
                 7 => store!(Tags, hub.tags),
-                _ => store!(Words, hub.words),
+                8 => store!(Words, hub.words),
+                _ => store!(Weak, hub.weak),
             },
             Any::Pair(pair) => match i {
                 0 => store!(Hub, pair.head),

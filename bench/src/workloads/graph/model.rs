@@ -164,6 +164,11 @@ impl Model<'_> {
             objects.retain(|id, object| {
                 let keep = reached.contains_key(id);
                 bytes += if keep { object.bytes() } else { 0 };
+                // Dead keys are gone for ever.
+                let dead = |key: Id| !reached.contains_key(&key);
+                if object.kind == Kind::Weak && object.slots[0].target().is_none_or(dead) {
+                    object.slots.fill(Edge::Null);
+                }
                 keep
             });
         }

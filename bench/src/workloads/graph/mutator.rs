@@ -18,7 +18,7 @@ use super::tagged::{Mixed, TAGGED};
 use crate::workloads::rng::Rng;
 
 /// Kinds are drawn from this list, so that hubs and pairs are frequent.
-const DRAWN: [Kind; 12] = [
+const DRAWN: [Kind; 14] = [
     Kind::Hub,
     Kind::Hub,
     Kind::Hub,
@@ -31,6 +31,8 @@ const DRAWN: [Kind; 12] = [
     Kind::Store,
     Kind::Tags,
     Kind::Words,
+    Kind::Weak,
+    Kind::Weak,
 ];
 
 /// A thread's state across rounds.
@@ -210,6 +212,7 @@ impl<'s> Mutator<'s> {
             Kind::Tags => self.allocate(cx, into, style, Tags::new(id))?,
             Kind::List => self.allocate_list(cx, into, style, len)?,
             Kind::Words => self.allocate_words(cx, into, len)?,
+            Kind::Weak => return self.make_weak(cx, into, style, object, id),
             data => self.allocate_data(cx, into, style, data, len, id)?,
         }
         self.part.registers[kind as usize][into] = Some(id);
@@ -299,6 +302,65 @@ impl<'s> Mutator<'s> {
         Ok(())
     }
 
+    /// An ephemeron of two hubs in other registers, if there are.
+    fn make_weak(
+        &mut self,
+        cx: &mut Scope<'s>,
+        into: usize,
+        style: usize,
+        mut object: Object,
+        id: Id,
+    ) -> Result<(), Stop> {
+        let places = [0, 1].map(|_| self.rng.below(REGISTERS));
+        let ids = places.map(|place| self.part.registers[Kind::Hub as usize][place]);
+        let [Some(key_id), Some(value_id)] = ids else { return Ok(()) };
+        for place in places {
+            self.held(cx, Kind::Hub, place)?;
+        }
+        let registers = &self.registers;
+        let [key, value] = places.map(|place| registers.hub(place));
+        if style == 0 {
+            let nogc = cx.reserve(NoGc::EPHEMERON)?;
+            let (key, value) = (key.get(&nogc), value.get(&nogc));
+            let (key, value) = (key.expect("looked at"), value.expect("looked at"));
+            registers.set(&nogc, into, nogc.alloc_ephemeron(key, value).into());
+        } else {
+            cx.scope(|cx| {
+                let [key, value] = [key, value].map(|hub| cx.root(hub.get(cx).expect("looked at")));
+                let weak = cx.alloc_ephemeron(key, value)?;
+                registers.set(cx, into, weak.get(cx).into());
+                Ok::<_, OutOfMemory>(())
+            })?;
+        }
+        object.slots = vec![Edge::To(key_id), Edge::To(value_id)];
+        self.part.registers[Kind::Weak as usize][into] = Some(id);
+        self.part.owned.insert(id, object);
+        Ok(())
+    }
+
+    /// Looks at an ephemeron. Whether a dead key is still there depends on when collections ran, so nothing is
+    /// done with what is found.
+    fn look(&mut self, cx: &Scope<'s>, any: Any<'_>, slots: &[Edge<Id>]) -> Result<(), Stop> {
+        let Any::Weak(weak) = any else { return Ok(()) };
+        self.compared += 1;
+        let held = |id| self.part.registers[Kind::Hub as usize].contains(&Some(id));
+        let is_held = slots[0].target().is_some_and(held);
+        let found = [weak.key(cx), weak.value(cx)];
+        if is_held && found.iter().any(Option::is_none) {
+            return Err(Stop::Wrong("an ephemeron is broken, but its key is held".into()));
+        }
+        for (found, want) in found.into_iter().zip(slots) {
+            match (found, want) {
+                (None, _) => {}
+                (Some(hub), &Edge::To(id)) => check_id(Any::Hub(hub), id)?,
+                (Some(_), _) => {
+                    return Err(Stop::Wrong("a broken ephemeron is whole again".into()));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn allocate_list(
         &mut self,
         cx: &mut Scope<'s>,
@@ -368,7 +430,7 @@ impl<'s> Mutator<'s> {
         let Some((_, id)) = self.held(cx, kind, from)? else { return Ok(()) };
         let Some(object) = self.part.owned.get(&id) else { return Ok(()) };
         let slots = object.slots.len();
-        if slots == 0 {
+        if slots == 0 || kind == Kind::Weak {
             return Ok(());
         }
         let slot = self.rng.below(slots);
@@ -414,6 +476,10 @@ impl<'s> Mutator<'s> {
         let Some(object) = self.readable(shared, id) else { return Ok(()) };
         if object.slots.is_empty() {
             return Ok(());
+        }
+        if kind == Kind::Weak {
+            let slots = object.slots.clone();
+            return self.look(cx, any, &slots);
         }
         let slot = (draw % object.slots.len() as u64) as usize;
         let want = object.slots[slot];
