@@ -140,7 +140,7 @@ impl Marker {
 
     /// Whether something waits to be visited.
     pub(crate) fn has_work(&self) -> bool {
-        !self.stack.is_empty()
+        !self.stack.is_empty() || !self.keys.is_empty()
     }
 
     /// In the final pause: traces what is queued, if that is little. Returns whether marking is complete; if
@@ -181,7 +181,7 @@ impl Marker {
                 left -= cost;
                 self.visit::<false, CHECKED>(reach, address);
             }
-            if queued == 0 {
+            if queued == 0 && self.keys.is_empty() {
                 return self.found.is_empty() && self.guarded.is_empty();
             }
         }
@@ -352,7 +352,8 @@ impl Marker {
             && reach.space.large.mark(address as usize)
             && CHECKED
         {
-            self.resolve::<SHARED>(reach, address);
+            // Not looked up here: large objects can be each other's values, as deep as the heap has room for.
+            self.keys.push(address);
         }
     }
 

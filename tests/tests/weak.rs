@@ -69,6 +69,51 @@ fn whole(cx: &Scope<'_>, table: &Root<Chain>, next: impl Fn(usize) -> usize) -> 
 }
 
 #[test]
+fn a_chain_of_large_objects_that_are_each_others_keys_is_marked_to_its_end() {
+    const COUNT: usize = 24_000;
+    type Numbers = DataArray<u64>;
+    // Longer than a page, so large.
+    let words = 600;
+    for way in ["backend=stw", "backend=pingpong,workers=2"] {
+        let options = format!("heap=512m,concurrent=false,large-object=4k,{way}");
+        let heap = match Heap::new(&Options::parse(&options).unwrap()) {
+            Ok(heap) => heap,
+            Err(error) if error.is_userfaultfd_refused() => {
+                println!("left out: {way}: {error}");
+                continue;
+            }
+            Err(error) => panic!("{way}: {error}"),
+        };
+        heap.attach(|cx| {
+            let table = cx.alloc_refs::<Ephemeron<Numbers, Numbers>>(COUNT)?;
+            let table = cx.global(table.get(cx));
+            let before = cx.var::<Numbers>();
+            // From the last one to the first, which alone is held when all are there.
+            for index in (0..COUNT).rev() {
+                let numbers = cx.alloc_data::<u64>(words)?;
+                let nogc = cx.reserve(NoGc::EPHEMERON)?;
+                let key = numbers.get(&nogc);
+                key.set(0, index as u64);
+                if let Some(value) = before.get(&nogc) {
+                    let ephemeron = nogc.alloc_ephemeron(key, value);
+                    table.get(&nogc).store(&nogc, index, Some(ephemeron));
+                }
+                before.set(&nogc, Some(key));
+            }
+            cx.collect();
+            let table = table.get(cx);
+            for index in 0..COUNT - 1 {
+                let ephemeron = table.load(cx, index).expect("held by the table");
+                let value = ephemeron.value(cx).expect("the chain leads to it");
+                assert_eq!((value.get(0), value.len()), (index as u64 + 1, words), "{way}");
+            }
+            Ok::<_, OutOfMemory>(())
+        })
+        .unwrap();
+    }
+}
+
+#[test]
 fn dead_keys_are_gone_and_live_ones_stay() {
     const COUNT: usize = 3000;
     each_way("heap=32m,concurrent=false", |heap, way| {
