@@ -354,6 +354,21 @@ mod tests {
     }
 
     #[test]
+    fn a_download_that_is_not_what_the_index_says_is_refused() {
+        let file = std::env::temp_dir().join(format!("firn-package-{}", std::process::id()));
+        fs::write(&file, b"a kernel").unwrap();
+        let sum = sha256(b"a kernel");
+        assert_eq!(check(&file, "linux-image", &sum, 8).unwrap(), b"a kernel");
+        for (bytes, size) in [(&b"a Kernel"[..], 8), (b"a kernel", 9)] {
+            fs::write(&file, bytes).unwrap();
+            let failure = check(&file, "linux-image", &sum, size).unwrap_err();
+            assert_eq!(failure.exit, crate::exit::Exit::GateFailed, "{failure}");
+            assert!(failure.message.contains("linux-image"), "{failure}");
+        }
+        fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
     fn a_series_gives_its_newest_release_and_the_names_of_the_ends_work() {
         let catalog = catalog();
         for (wanted, label) in [

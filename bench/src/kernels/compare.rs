@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::matrix::{Census, CensusRow, Mark, Matrix, Row};
+use super::guest::Hello;
+use super::matrix::{Cell, Census, CensusRow, Mark, Matrix, Row};
 use super::notes::Note;
-use super::set::Set;
+use super::set::{Set, SetKernel};
+use crate::compare::metrics::Unit;
 use crate::exit::{Exit, Failure};
 use crate::stress::page::{Page, WIDTH};
 
@@ -103,7 +105,7 @@ fn split(set: &Set, folder: &std::path::Path) -> Result<(), Failure> {
 }
 
 /// Short names of kernels: the series where that is enough.
-fn heads(set: &Set) -> Vec<String> {
+pub(crate) fn heads(set: &Set) -> Vec<String> {
     let series: Vec<_> = set.kernels.iter().map(|k| k.series.as_deref()).collect();
     let once = |name| series.iter().filter(|other| **other == name).count() == 1;
     set.kernels
@@ -116,7 +118,7 @@ fn heads(set: &Set) -> Vec<String> {
 }
 
 /// What stands above any table: what this is, and what it can show.
-fn verdict(set: &Set, matrix: &Matrix) -> Vec<String> {
+pub(crate) fn verdict(set: &Set, matrix: &Matrix) -> Vec<String> {
     let mut said = Vec::new();
     let command = set.conditions.first().map_or(String::new(), |c| c.command.join(" "));
     if let Some(census) = &matrix.census {
@@ -203,19 +205,31 @@ fn cautions(set: &Set) -> Vec<String> {
     said
 }
 
+/// What a guest of a kernel said of itself, if any came up.
+fn guest<'a>(set: &'a Set, kernel: &'a SetKernel) -> Option<&'a Hello> {
+    set.of(&kernel.label).find_map(|boot| boot.boot.guest.as_ref())
+}
+
 /// Conditions inside the guests that are not the same for all kernels.
 fn differing(set: &Set) -> Vec<(String, String)> {
-    let heads = heads(set);
     let mut names: Vec<String> = Vec::new();
     let mut found: Vec<Vec<String>> = Vec::new();
-    for (k, kernel) in set.kernels.iter().enumerate() {
-        let guest = set.of(&kernel.label).find_map(|boot| boot.boot.guest.as_ref());
-        let conditions = guest.map(|guest| guest.conditions.clone()).unwrap_or_default();
+    // What never came up says nothing of its conditions.
+    let up: Vec<_> = set
+        .kernels
+        .iter()
+        .zip(heads(set))
+        .filter(|(kernel, _)| guest(set, kernel).is_some())
+        .collect();
+    let heads: Vec<_> = up.iter().map(|(_, head)| head.clone()).collect();
+    for (k, (kernel, _)) in up.iter().enumerate() {
+        let conditions =
+            guest(set, kernel).map(|guest| guest.conditions.clone()).unwrap_or_default();
         let all = conditions.iter().chain(&kernel.configuration);
         for (name, value) in all {
             let at = names.iter().position(|n| n == name).unwrap_or_else(|| {
                 names.push(name.clone());
-                found.push(vec!["-".to_owned(); set.kernels.len()]);
+                found.push(vec!["-".to_owned(); up.len()]);
                 names.len() - 1
             });
             found[at][k] = value.clone();
@@ -243,7 +257,7 @@ fn differing(set: &Set) -> Vec<(String, String)> {
 }
 
 /// The releases whose notes name an operation of the census, of those between the kernels.
-fn explained(row: &CensusRow, notes: &[Note]) -> Vec<String> {
+pub(crate) fn explained(row: &CensusRow, notes: &[Note]) -> Vec<String> {
     if row.same_everywhere() {
         return Vec::new();
     }
@@ -261,7 +275,7 @@ pub fn text(set: &Set, matrix: &Matrix, wanted: &Wanted) -> String {
         census_text(&mut page, census, matrix, &heads, wanted);
     }
     let rows: Vec<_> = selected(matrix, wanted);
-    metrics_text(&mut page, rows, matrix, &heads);
+    metrics_text(&mut page, rows, matrix, &heads, wanted);
     notes_text(&mut page, matrix, &heads);
     page.finish()
 }
@@ -319,9 +333,88 @@ fn census_text(
     );
 }
 
-fn metrics_text(page: &mut Page, rows: Vec<&Row>, matrix: &Matrix, heads: &[String]) {
+/// Rows that say something, and the names of those that are zero in every run of every kernel, unless all are wanted.
+pub(crate) fn telling<'a>(rows: Vec<&'a Row>, wanted: &Wanted) -> (Vec<&'a Row>, Vec<&'a str>) {
+    let zero =
+        |row: &&Row| row.cells.iter().all(|cell| cell.values.iter().all(|value| *value == 0.0));
+    if wanted.all || !wanted.metric.is_empty() {
+        return (rows, Vec::new());
+    }
+    let (zeros, mut telling): (Vec<_>, Vec<_>) = rows.into_iter().partition(zero);
+    // A scenario's figure that another metric repeats.
+    let copy = |row: &&Row| {
+        let same = |other: &&Row| {
+            !other.name.starts_with("figure.")
+                && other.run == row.run
+                && other.cells.iter().zip(&row.cells).all(|(a, b)| a.values == b.values)
+        };
+        row.name.starts_with("figure.") && telling.iter().any(same)
+    };
+    let copies: Vec<bool> = telling.iter().map(copy).collect();
+    let mut copies = copies.iter();
+    telling.retain(|_| copies.next() == Some(&false));
+    // A name that has a row in another run is not left out.
+    let mut names: Vec<&str> = zeros.iter().map(|row| row.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.retain(|name| telling.iter().all(|row| row.name != *name));
+    (telling, names)
+}
+
+/// The line about rows that were left out.
+pub(crate) fn left_out(names: &[&str]) -> Option<String> {
+    let text = names.join(", ");
+    (!names.is_empty())
+        .then(|| format!("Zero in every run of every kernel (--all shows them): {text}."))
+}
+
+/// The interval in a few characters: two digits of each end.
+fn short(cell: &Cell, unit: Unit) -> String {
+    let Some(i) = cell.interval.filter(|i| i.low != i.high) else { return String::new() };
+    let number = |x: f64| {
+        let (x, suffix) = match x.abs() {
+            a if a >= 1e9 => (x / 1e9, "G"),
+            a if a >= 1e6 => (x / 1e6, "M"),
+            a if a >= 1e3 => (x / 1e3, "k"),
+            _ => (x, ""),
+        };
+        match x.abs() {
+            a if a >= 10.0 || a == 0.0 => format!("{x:.0}{suffix}"),
+            a if a >= 1.0 => format!("{x:.1}{suffix}"),
+            _ => format!("{x:.2}{suffix}"),
+        }
+    };
+    match unit {
+        Unit::Share => format!("{}..{}%", number(100.0 * i.low), number(100.0 * i.high)),
+        _ => format!("{}..{}", number(i.low), number(i.high)),
+    }
+}
+
+/// How sure the intervals are, in a sentence; nothing if there are none.
+pub(crate) fn about_intervals(rows: &[&Row]) -> Option<String> {
+    let cells = rows.iter().flat_map(|row| &row.cells);
+    let confidence = cells.filter_map(|c| Some(c.interval?.confidence)).reduce(f64::min)?;
+    Some(format!(
+        "Medians over boots; the true median lies in the interval with {:.0} %{}.",
+        100.0 * confidence,
+        if confidence < 0.95 { " (six runs or more reach 95 %)" } else { "" }
+    ))
+}
+
+fn metrics_text(
+    page: &mut Page,
+    rows: Vec<&Row>,
+    matrix: &Matrix,
+    heads: &[String],
+    wanted: &Wanted,
+) {
     const CELL: usize = 12;
     let mut run = None;
+    let (rows, zeros) = telling(rows, wanted);
+    if let Some(text) = about_intervals(&rows) {
+        page.blank();
+        page.paragraph(&text);
+    }
     let name = WIDTH.saturating_sub(CELL * heads.len()).max(28);
     for row in rows {
         if run != Some(&row.run) {
@@ -348,13 +441,26 @@ fn metrics_text(page: &mut Page, rows: Vec<&Row>, matrix: &Matrix, heads: &[Stri
             })
             .collect();
         let note = if row.evidence { "" } else { " (no evidence)" };
-        let label = format!("{}{note}", row.name);
+        let mut label = format!("{}{note}", row.name);
+        let steps = matrix.explained(row);
+        if !steps.is_empty() {
+            let releases: Vec<_> = steps.iter().map(|note| note.release.as_str()).collect();
+            label += &format!("  <- {}", releases.join(", "));
+        }
         if label.chars().count() < name {
             page.row(&label, name, CELL, &cells);
         } else {
             page.line(&label);
             page.row("", name, CELL, &cells);
         }
+        let intervals: Vec<_> = row.cells.iter().map(|cell| short(cell, row.unit) + " ").collect();
+        if intervals.iter().any(|text| text != " ") {
+            page.row("", name, CELL, &intervals);
+        }
+    }
+    if let Some(text) = left_out(&zeros) {
+        page.blank();
+        page.paragraph(&text);
     }
 }
 
@@ -389,10 +495,14 @@ pub fn markdown(set: &Set, matrix: &Matrix, wanted: &Wanted) -> String {
         out.push('\n');
     }
     let mut run = None;
-    for row in selected(matrix, wanted) {
+    let (rows, zeros) = telling(selected(matrix, wanted), wanted);
+    if let Some(text) = about_intervals(&rows) {
+        let _ = writeln!(out, "{text}\n");
+    }
+    for row in rows {
         if run != Some(&row.run) {
             let _ = writeln!(out, "{}**{}**\n", if run.is_some() { "\n" } else { "" }, row.run);
-            head(&mut out, "metric", "");
+            head(&mut out, "metric", " step at |");
             run = Some(&row.run);
         }
         let cells: Vec<_> = row
@@ -401,11 +511,20 @@ pub fn markdown(set: &Set, matrix: &Matrix, wanted: &Wanted) -> String {
             .map(|cell| {
                 let number = cell.median.map_or("-".to_owned(), |m| row.unit.show(m));
                 let mark = cell.mark.sign().replace('*', "\\*").replace('~', "\\~");
-                format!("{number}{mark}")
+                let interval =
+                    cell.interval.filter(|i| i.low != i.high).map_or_else(String::new, |i| {
+                        format!(" ({} – {})", row.unit.show(i.low), row.unit.show(i.high))
+                    });
+                format!("{number}{mark}{interval}")
             })
             .collect();
         let note = if row.evidence { "" } else { " (no evidence)" };
-        let _ = writeln!(out, "| `{}`{note} | {} |", row.name, cells.join(" | "));
+        let steps: Vec<_> = matrix.explained(row).into_iter().map(|note| note.release).collect();
+        let (cells, steps) = (cells.join(" | "), steps.join(", "));
+        let _ = writeln!(out, "| `{}`{note} | {cells} | {steps} |", row.name);
+    }
+    if let Some(text) = left_out(&zeros) {
+        let _ = writeln!(out, "\n{text}");
     }
     for (k, notes) in matrix.steps() {
         let _ = writeln!(out, "\nBetween {} and {}:\n", heads[k - 1], heads[k]);
@@ -440,6 +559,7 @@ pub fn value(set: &Set, matrix: &Matrix, wanted: &Wanted) -> Value {
             "run": row.run,
             "metric": row.name,
             "unit": row.unit.name(),
+            "steps": matrix.explained(row).iter().map(|n| n.release.clone()).collect::<Vec<_>>(),
             "evidence": row.evidence,
             "cells": cells.collect::<Vec<_>>(),
         })
@@ -483,11 +603,30 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_are_zero_everywhere_are_named_and_not_shown() {
+        let mut set = numbers();
+        for boot in &mut set.boots {
+            let report = boot.boot.report.as_mut().unwrap();
+            report["locks"]["write"] = json!(0);
+        }
+        let matrix = Matrix::of(&set, None).unwrap();
+        let page = text(&set, &matrix, &Wanted::default());
+        let row = |page: &str| page.lines().any(|line| line.starts_with("locks.write"));
+        assert!(page.contains("Zero in every run") && !row(&page), "{page}");
+        let all = text(&set, &matrix, &Wanted { all: true, ..Wanted::default() });
+        assert!(row(&all) && !all.contains("Zero in every run"), "{all}");
+        assert!(page.contains("1.0k..1.0k") && page.contains("11..15"), "{page}");
+    }
+
+    #[test]
     fn all_formats_have_the_same_medians() {
         let set = numbers();
         let matrix = Matrix::of(&set, None).unwrap();
         let wanted = Wanted::default();
-        assert!(markdown(&set, &matrix, &wanted).contains("| `locks.read` | 1,003 | 13\\* |"));
+        assert!(
+            markdown(&set, &matrix, &wanted)
+                .contains("| `locks.read` | 1,003 (1,001 – 1,005) | 13\\* (11 – 15) |")
+        );
         let json = value(&set, &matrix, &wanted);
         let row = json["metrics"].as_array().unwrap().iter().find(|r| r["metric"] == "locks.read");
         let cells = &row.unwrap()["cells"];

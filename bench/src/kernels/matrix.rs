@@ -270,6 +270,39 @@ impl Matrix {
         })
     }
 
+    /// Kernels, by index, at which a metric steps: all boots lie on one side of all boots of the kernel before. One
+    /// boot of each is a step if the numbers differ, as with counts.
+    pub fn steps_of(&self, row: &Row) -> Vec<usize> {
+        let range = |cell: &Cell| {
+            let ends = cell.values.iter().copied();
+            (!cell.values.is_empty()).then(|| {
+                (ends.clone().fold(f64::INFINITY, f64::min), ends.fold(f64::NEG_INFINITY, f64::max))
+            })
+        };
+        let steps = |k: &usize| match (range(&row.cells[k - 1]), range(&row.cells[*k])) {
+            (Some(a), Some(b)) => a.1 < b.0 || b.1 < a.0,
+            _ => false,
+        };
+        (1..row.cells.len())
+            .filter(steps)
+            .filter(|k| !self.explaining(row, *k).is_empty())
+            .collect()
+    }
+
+    /// The notes between a kernel and the one before it that may explain a step of a metric.
+    fn explaining(&self, row: &Row, k: usize) -> Vec<Note> {
+        let names = |note: &Note| note.metrics.iter().any(|m| row.name.starts_with(m.as_str()));
+        notes::between(&self.kernels[k - 1], &self.kernels[k]).into_iter().filter(names).collect()
+    }
+
+    /// The notes beside the steps of a metric; nothing of what is no evidence.
+    pub fn explained(&self, row: &Row) -> Vec<Note> {
+        if !row.evidence {
+            return Vec::new();
+        }
+        self.steps_of(row).into_iter().flat_map(|k| self.explaining(row, k)).collect()
+    }
+
     /// The notes of what came between a kernel and the one before it.
     pub fn steps(&self) -> Vec<(usize, Vec<Note>)> {
         (1..self.kernels.len())

@@ -144,7 +144,7 @@ fn summary(set: &Set) -> String {
     page.blank();
     for kernel in &set.kernels {
         let outcomes: Vec<_> = set.of(&kernel.label).map(|b| b.boot.outcome.text()).collect();
-        page.line(&format!("{:<26}{}", kernel.label, outcomes.join(", ")));
+        page.line(&format!("{:<25} {}", kernel.label, outcomes.join(", ")));
     }
     for boot in set.boots.iter().filter(|b| b.boot.outcome.code() != Some(0)) {
         page.blank();

@@ -20,6 +20,13 @@ pub struct Note {
     pub metrics: Vec<String>,
 }
 
+impl Note {
+    /// The text up to its first colon or semicolon.
+    pub fn short(&self) -> &str {
+        self.text.split([':', ';']).next().unwrap_or_default()
+    }
+}
+
 /// All notes, oldest release first.
 ///
 /// # Panics
@@ -75,7 +82,7 @@ mod tests {
             between(from, to).into_iter().map(|n| n.release).collect()
         };
         // 6.4 has two.
-        assert_eq!(releases("6.1.0-50", "6.9"), ["6.4", "6.4", "6.6", "6.8", "6.9"]);
+        assert_eq!(releases("6.1.0-50", "6.9"), ["6.4", "6.4", "6.6", "6.7", "6.8", "6.9"]);
         assert_eq!(releases("6.12.107+deb13", "6.12.117"), Vec::<String>::new());
         assert!(releases("6.12", "7.2").contains(&"7.2".to_owned()));
     }

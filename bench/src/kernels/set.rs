@@ -146,6 +146,14 @@ pub struct Set {
 }
 
 impl Set {
+    /// Whether a file says that it is a set: its schema stands first.
+    pub fn is_one(path: &Path) -> bool {
+        use std::io::Read;
+        let mut begin = [0; 64];
+        let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut begin));
+        read.is_ok_and(|n| String::from_utf8_lossy(&begin[..n]).contains("\"firn-kernels-"))
+    }
+
     /// Reads a set.
     ///
     /// # Errors
@@ -322,7 +330,7 @@ fn order(label: &str) -> &str {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::super::boot::Outcome;
     use super::super::qemu::Accelerator;
     use super::*;

@@ -341,6 +341,11 @@ impl Collector {
         self.log().cycles.len()
     }
 
+    /// How many cycles that began at `begin` or later have ended.
+    pub fn cycles_since(&self, begin: u64) -> usize {
+        self.log().cycles.iter().rev().take_while(|c| c.begin >= begin).count()
+    }
+
     /// The figures of what overlaps `window`, for mutators `0..mutators`.
     pub fn report(&self, window: Interval, mutators: u32) -> GcReport {
         let log = self.log();

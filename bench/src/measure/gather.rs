@@ -15,11 +15,16 @@ use super::rows::{self, Phases};
 use crate::clock;
 use crate::perf::analysis::{State, is_collector, overlap};
 use crate::perf::sampler::{self, role};
+use crate::perf::syscalls::COLLECTORS_CALLS;
 use crate::perf::{Recording, Sampler, Window};
 use crate::schema::{
-    self, BlockedThread, Cycle, Distribution, Fault, Faults, Frame, Heat, PhaseSpan, Run, Source,
-    Spans, StallKind, Switch, ThreadName, Timeline, Track, Utilization, WindowUtilization, Worst,
+    self, BlockedThread, Cycle, CycleLocks, Distribution, Fault, Faults, Frame, Heat, PhaseSpan,
+    Run, Source, Spans, StallKind, Switch, ThreadName, Timeline, Track, Utilization,
+    WindowUtilization, Worst,
 };
+
+/// Calls that publish pages.
+pub const INSTALLING: [&str; 2] = ["UFFDIO_COPY", "UFFDIO_MOVE"];
 
 /// How many of the worst are explained.
 const WORST: usize = 10;
@@ -140,7 +145,7 @@ impl Gathered {
     /// Where each sort of figure comes from.
     pub fn measuring(&self) -> schema::Measuring {
         schema::Measuring {
-            locks: self.recording.as_ref().map(|_| Source::Tracepoints),
+            locks: self.recording.as_ref().map(|r| r.locks_from),
             blocked: match &self.recording {
                 Some(r) if r.switches_known => Some(Source::Tracepoints),
                 _ => self.watched.first().map(|w| w.source),
@@ -194,7 +199,7 @@ impl Gathered {
             .hiccups
             .as_ref()
             .map(|h| schema::Hiccups { ns: distribution(&h.filled), raw: distribution(&h.raw) });
-        self.collector(run, &log, fill);
+        self.collector(run, &log, &phases, fill);
         let mutators: HashMap<u32, u32> = self.mutators.iter().map(|m| (m.tid, m.id)).collect();
         let causes = Causes::new(&log, self.recording.as_ref(), &phases, &mutators);
         run.worst_frames = self.worst_frames(&causes, fill);
@@ -204,7 +209,7 @@ impl Gathered {
         run.utilization = self.utilization(&log, fill);
     }
 
-    fn collector(&self, run: &mut Run, log: &Log, fill: Fill<'_>) {
+    fn collector(&self, run: &mut Run, log: &Log, phases: &Phases, fill: Fill<'_>) {
         let at = |t: u64| t.saturating_sub(self.origin);
         let within = |b: u64, e: u64| e >= fill.window.0 && b <= fill.window.1;
         let pauses: Vec<_> =
@@ -240,11 +245,14 @@ impl Gathered {
         let waits = log.waits.iter().filter(|s| within(s.begin, s.end));
         let waits = Distribution::of(waits.map(|s| s.end - s.begin));
         run.allocation = (!waits.is_empty()).then_some(schema::Allocation { ns: waits });
-        run.cycles = log
-            .cycles
-            .iter()
-            .filter(|c| within(c.begin, c.end))
-            .map(|c| Cycle {
+        let cycles: Vec<_> = log.cycles.iter().filter(|c| within(c.begin, c.end)).collect();
+        let spans: Vec<_> = cycles.iter().map(|c| (c.begin, c.end)).collect();
+        let locks = self.locks_of_cycles(&spans, fill.window, phases);
+        run.cycles = cycles
+            .into_iter()
+            .zip(locks)
+            .map(|(c, locks)| Cycle {
+                locks,
                 number: c.cycle,
                 cause: label(&c.cause),
                 begin: at(c.begin),
@@ -277,6 +285,54 @@ impl Gathered {
                 pages_by_mutators: c.pages_by_mutators,
             })
             .collect();
+    }
+
+    /// What each of the cycles took `mmap_lock` for; they are in order of time.
+    fn locks_of_cycles(
+        &self,
+        cycles: &[(u64, u64)],
+        window: (u64, u64),
+        phases: &Phases,
+    ) -> Vec<Option<CycleLocks>> {
+        let inside = |c: &(u64, u64)| c.0 >= window.0 && c.1 <= window.1;
+        let mut found: Vec<_> =
+            cycles.iter().map(|c| inside(c).then(CycleLocks::default)).collect();
+        let Some(recording) = &self.recording else { return vec![None; cycles.len()] };
+        let analysis = &recording.analysis;
+        if recording.quality.lost > 0 || analysis.dropped_always > 0 {
+            return vec![None; cycles.len()];
+        }
+        let mutators: Vec<u32> = self.mutators.iter().map(|m| m.tid).collect();
+        let its: HashMap<u32, bool> = analysis
+            .threads
+            .iter()
+            .map(|(tid, t)| (*tid, t.ours && is_collector(&t.name)))
+            .collect();
+        for k in &analysis.kept {
+            let (span, call) = (&k.span, k.operation);
+            let carried_out = COLLECTORS_CALLS.contains(&call) && mutators.contains(&span.tid);
+            // What a downgrade began was not acquired.
+            let acquired = span.write || !span.downgrade;
+            if !acquired || !(carried_out || its.get(&span.tid) == Some(&true)) {
+                continue;
+            }
+            let Some(at) = cycles.partition_point(|c| c.0 <= span.start).checked_sub(1) else {
+                continue;
+            };
+            let Some(Some(locks)) = found.get_mut(at).filter(|_| span.start <= cycles[at].1) else {
+                continue;
+            };
+            if span.write {
+                locks.write += 1;
+                continue;
+            }
+            locks.read += 1;
+            if phases.at(span.start) == Some("compact") {
+                locks.compact_read += 1;
+                locks.install_read += u64::from(INSTALLING.contains(&call));
+            }
+        }
+        found
     }
 
     /// What a cycle cost mutators, by cause.

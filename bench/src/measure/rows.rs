@@ -115,7 +115,7 @@ pub fn locks(recording: &Recording, phases: &Phases) -> Locks {
     let mut total = rows(total);
     total[0].failed = failed.values().sum();
     Locks {
-        source: Source::Tracepoints,
+        source: recording.locks_from,
         quality: recording.quality,
         total,
         by_role,

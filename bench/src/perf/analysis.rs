@@ -20,7 +20,7 @@ use super::formats::Seen;
 use super::histogram::Decades;
 use super::pair::{LockEvent, Pairing, Span, What};
 use super::symbols::Place;
-use super::syscalls::PAGE_FAULT;
+use super::syscalls::{COLLECTORS_CALLS, PAGE_FAULT};
 use crate::live::tally::Tally;
 use crate::measure::latency::Recorder;
 
@@ -289,7 +289,7 @@ pub struct Analysis {
     pub off: Vec<OffCpu>,
     /// Acquisitions and times that were to be kept and had no room.
     pub dropped: u64,
-    /// Of those, the ones of the collector's threads.
+    /// Of those, the ones that were to be kept always: of the collector's threads, and [`COLLECTORS_CALLS`].
     pub dropped_always: u64,
     /// Times that a thread's way back to a processor was not seen.
     pub missed_switches: u64,
@@ -494,7 +494,7 @@ impl Analysis {
     }
 
     fn lock(&mut self, event: LockEvent) {
-        if matches!(event.what, What::Acquired { success: true, .. })
+        if matches!(event.what, What::Acquired { success: true, .. } | What::Entered { .. })
             && let Some(thread) = self.threads.get_mut(&event.tid)
         {
             thread.off_in_hold = 0;
@@ -504,7 +504,7 @@ impl Analysis {
         let thread = self.threads.entry(span.tid).or_default();
         let operation = thread.operation.unwrap_or(PAGE_FAULT);
         let off = std::mem::take(&mut thread.off_in_hold);
-        let always = thread.keep_always;
+        let always = thread.keep_always || (thread.ours && COLLECTORS_CALLS.contains(&operation));
         let counts = span.acquired >= window.0 && span.start <= window.1;
         if counts {
             thread.usage.entry((span.write, operation)).or_default().add(&span);

@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use super::event::{Event, Mode, Target};
-use super::kprobes::Probes;
+use super::kprobes::{Probe, Probes, Sign};
 use super::tracefs::{Format, Tracefs};
 use super::{Unavailable, formats};
 
@@ -230,7 +230,7 @@ impl Source {
             Ok(formats) => Ok(Source::Tracepoints(formats)),
             // What tracepoints need is the better remedy.
             Err(missing @ Unavailable::NoEvent { .. }) => {
-                Probes::install().map(Source::Probes).map_err(|_| missing)
+                Probes::counting().map(Source::Probes).map_err(|_| missing)
             }
             Err(other) => Err(other),
         }
@@ -264,15 +264,18 @@ impl ThreadEvents {
     }
 
     fn of_probes(probes: &Probes, target: Target) -> Result<ThreadEvents, Unavailable> {
-        let open = |leader: Option<&Event>, formats: &[Format]| {
-            let one = |f| Event::open(f, target, Mode::Count, leader, &probes.filter);
-            formats.iter().map(one).collect::<Result<Vec<_>, _>>()
+        let open = |leader: Option<&Event>, probes: &[&Probe]| {
+            let one = |p: &&Probe| Event::open(&p.format, target, Mode::Count, leader, &p.filter);
+            probes.iter().map(one).collect::<Result<Vec<_>, _>>()
         };
-        let (first, others) = probes.write.split_at(1);
+        let entered =
+            |mode| move |sign| matches!(sign, Sign::Entered { write, .. } if write == mode);
+        let (writing, reading) = (probes.of(entered(true)), probes.of(entered(false)));
+        let (first, others) = writing.split_at(1);
         let mut write = open(None, first)?;
         let leader = &write[0];
-        let (taken, downgraded) =
-            (open(Some(leader), &probes.read)?, open(Some(leader), &probes.downgrade)?);
+        let taken = open(Some(leader), &reading)?;
+        let downgraded = open(Some(leader), &probes.of(|sign| sign == Sign::Downgraded))?;
         let others = open(Some(leader), others)?;
         write.extend(others);
         Ok(ThreadEvents { read: Read::Probes { taken, downgraded }, contended: None, write })

@@ -3,6 +3,7 @@
 use firn_heap::sys::{Reservation, page_size};
 
 use super::event::{Event, Mode, Target};
+use super::kprobes::{Probes, Sign};
 use super::pair::{LockEvent, What};
 use super::record::{self, Record, Sample};
 use super::ring::Ring;
@@ -12,16 +13,31 @@ use super::{Unavailable, btf, counter, syscalls};
 /// The events' descriptions, and the fields that are used.
 #[derive(Debug)]
 pub(super) struct Formats {
-    pub(super) start: LockFormat,
-    pub(super) acquired: LockFormat,
-    success: Field,
-    pub(super) released: LockFormat,
-    /// Contention on any lock, and how far `mmap_lock` lies from the start of its address space.
-    pub(super) contention: Option<(Format, Field, u64)>,
+    pub(super) locks: LockFormats,
     pub(super) sched: Option<SchedFormats>,
     pub(super) calls: Option<CallFormats>,
     kind: Field,
     common_pid: Field,
+}
+
+/// What tells of the lock.
+#[derive(Debug)]
+pub(super) enum LockFormats {
+    /// The lock's own events.
+    Tracepoints(Box<LockTracepoints>),
+    /// Probes, on kernels before 5.11.
+    Probes(Probes),
+}
+
+/// The lock's own events.
+#[derive(Debug)]
+pub(super) struct LockTracepoints {
+    start: LockFormat,
+    acquired: LockFormat,
+    success: Field,
+    released: LockFormat,
+    /// Contention on any lock, and how far `mmap_lock` lies from the start of its address space.
+    contention: Option<(Format, Field, u64)>,
 }
 
 #[derive(Debug)]
@@ -106,18 +122,122 @@ impl CallFormats {
     }
 }
 
+impl LockTracepoints {
+    fn read(tracefs: &Tracefs) -> Result<LockTracepoints, Unavailable> {
+        let acquired = LockFormat::read(tracefs, "mmap_lock_acquire_returned")?;
+        Ok(LockTracepoints {
+            start: LockFormat::read(tracefs, "mmap_lock_start_locking")?,
+            success: acquired.format.field("success", 1)?.clone(),
+            acquired,
+            released: LockFormat::read(tracefs, "mmap_lock_released")?,
+            contention: contention(tracefs),
+        })
+    }
+
+    /// What a record of the event `id` says, and of which address space.
+    fn seen(&self, id: u64, raw: &[u8], own: u64) -> Option<(u64, What)> {
+        let mode = |f: &LockFormat| Some((f.mm.value(raw)?, f.write.value(raw)? != 0));
+        if id == self.start.format.id {
+            let (mm, write) = mode(&self.start)?;
+            return Some((mm, What::Start { write }));
+        }
+        if id == self.acquired.format.id {
+            let (mm, write) = mode(&self.acquired)?;
+            return Some((mm, What::Acquired { write, success: self.success.value(raw)? != 0 }));
+        }
+        if id == self.released.format.id {
+            let (mm, write) = mode(&self.released)?;
+            return Some((mm, What::Released { write }));
+        }
+        // The filter lets through the lock of one address space only.
+        let contended = self.contention.as_ref().is_some_and(|(f, ..)| f.id == id);
+        contended.then_some((own, What::Contended))
+    }
+}
+
+/// What a record of a probe says: the filter lets our own lock through only.
+fn probed(sign: Sign) -> What {
+    match sign {
+        Sign::Entered { write, tries } => What::Entered { write, tries },
+        Sign::Waits => What::Contended,
+        Sign::Through { write } => What::Acquired { write, success: true },
+        Sign::Downgraded => What::Acquired { write: false, success: true },
+        Sign::Released { write } => What::Released { write },
+    }
+}
+
+impl LockFormats {
+    fn read(tracefs: &Tracefs) -> Result<LockFormats, Unavailable> {
+        match LockTracepoints::read(tracefs) {
+            Ok(tracepoints) => Ok(LockFormats::Tracepoints(Box::new(tracepoints))),
+            // What tracepoints need is the better remedy.
+            Err(missing @ Unavailable::NoEvent { .. }) => {
+                Probes::recording().map(LockFormats::Probes).map_err(|_| missing)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// What this process's lock, or its address space, is called in records.
+    pub(super) fn own(&self) -> Result<u64, Unavailable> {
+        match self {
+            LockFormats::Tracepoints(tracepoints) => own_mm(tracepoints),
+            LockFormats::Probes(probes) => Ok(probes.lock),
+        }
+    }
+
+    /// The events to record, each with the filter that leaves what `own` names.
+    pub(super) fn events(&self, own: u64) -> Vec<(&Format, String)> {
+        match self {
+            LockFormats::Tracepoints(t) => {
+                let all = [&t.acquired, &t.start, &t.released];
+                let mut events: Vec<_> = all
+                    .map(|event| (&event.format, format!("{} == {own:#x}", event.mm.name)))
+                    .into();
+                if let Some((format, field, offset)) = &t.contention {
+                    let filter = format!("{} == {:#x}", field.name, own.wrapping_add(*offset));
+                    events.push((format, filter));
+                }
+                events
+            }
+            LockFormats::Probes(probes) => {
+                probes.all.iter().map(|p| (&p.format, p.filter.clone())).collect()
+            }
+        }
+    }
+
+    /// Whether acquisitions that waited can be told.
+    pub(super) fn contention_known(&self) -> bool {
+        match self {
+            LockFormats::Tracepoints(t) => t.contention.is_some(),
+            LockFormats::Probes(_) => true,
+        }
+    }
+
+    fn seen(&self, id: u64, raw: &[u8], own: u64) -> Option<(u64, What)> {
+        match self {
+            LockFormats::Tracepoints(tracepoints) => tracepoints.seen(id, raw, own),
+            LockFormats::Probes(probes) => {
+                let probe = probes.all.iter().find(|probe| probe.format.id == id)?;
+                Some((own, probed(probe.sign)))
+            }
+        }
+    }
+}
+
 impl Formats {
     pub(super) fn read() -> Result<Formats, Unavailable> {
         let tracefs = Tracefs::find()?;
-        let acquired = LockFormat::read(&tracefs, "mmap_lock_acquire_returned")?;
+        let locks = LockFormats::read(&tracefs)?;
+        // These fields are the same in every event.
+        let any = match &locks {
+            LockFormats::Tracepoints(tracepoints) => &tracepoints.acquired.format,
+            LockFormats::Probes(probes) => &probes.all[0].format,
+        };
         Ok(Formats {
-            start: LockFormat::read(&tracefs, "mmap_lock_start_locking")?,
-            success: acquired.format.field("success", 1)?.clone(),
-            kind: acquired.format.field("common_type", 2)?.clone(),
-            common_pid: acquired.format.field("common_pid", 4)?.clone(),
-            acquired,
-            released: LockFormat::read(&tracefs, "mmap_lock_released")?,
-            contention: contention(&tracefs),
+            kind: any.field("common_type", 2)?.clone(),
+            common_pid: any.field("common_pid", 4)?.clone(),
+            locks,
             sched: SchedFormats::read(&tracefs).ok(),
             calls: CallFormats::read(&tracefs).ok(),
         })
@@ -131,20 +251,8 @@ impl Formats {
     /// What a sample says, if it is one that is known; `mm` is this process's address space.
     pub(super) fn seen(&self, sample: &Sample<'_>, mm: u64) -> Option<Seen> {
         let (id, raw) = (self.kind.value(sample.raw)?, sample.raw);
-        let lock =
-            |mm, what| Some(Seen::Lock(LockEvent { time: sample.time, tid: sample.tid, mm, what }));
-        let mode = |f: &LockFormat| Some((f.mm.value(raw)?, f.write.value(raw)? != 0));
-        if id == self.start.format.id {
-            let (mm, write) = mode(&self.start)?;
-            return lock(mm, What::Start { write });
-        }
-        if id == self.acquired.format.id {
-            let (mm, write) = mode(&self.acquired)?;
-            return lock(mm, What::Acquired { write, success: self.success.value(raw)? != 0 });
-        }
-        if id == self.released.format.id {
-            let (mm, write) = mode(&self.released)?;
-            return lock(mm, What::Released { write });
+        if let Some((mm, what)) = self.locks.seen(id, raw, mm) {
+            return Some(Seen::Lock(LockEvent { time: sample.time, tid: sample.tid, mm, what }));
         }
         if let Some(calls) = &self.calls {
             if id == calls.enter.id {
@@ -166,10 +274,6 @@ impl Formats {
                 return Some(Seen::Wake(sched.woken.value(raw)? as i32));
             }
         }
-        if self.contention.as_ref().is_some_and(|(f, ..)| f.id == id) {
-            // The filter lets through the lock of one address space only.
-            return lock(mm, What::Contended);
-        }
         None
     }
 }
@@ -185,16 +289,16 @@ fn contention(tracefs: &Tracefs) -> Option<(Format, Field, u64)> {
 /// The filter that lets contention on the lock of this process's address space through, and the
 /// event it is for; `None` where the one or the other is not to be known.
 pub(super) fn own_contention() -> Option<(Format, String)> {
-    let formats = Formats::read().ok()?;
-    let mm = own_mm(&formats).ok()?;
-    let (format, field, offset) = formats.contention?;
+    let tracepoints = LockTracepoints::read(&Tracefs::find().ok()?).ok()?;
+    let mm = own_mm(&tracepoints).ok()?;
+    let (format, field, offset) = tracepoints.contention?;
     let filter = format!("{} == {:#x}", field.name, mm.wrapping_add(offset));
     Some((format, filter))
 }
 
 /// What the kernel calls the address space of this process in its events: learnt from an event that
 /// this thread causes.
-pub(super) fn own_mm(formats: &Formats) -> Result<u64, Unavailable> {
+fn own_mm(formats: &LockTracepoints) -> Result<u64, Unavailable> {
     let mode = Mode::Record { callchain: false, names: false, wakeup_bytes: 1 };
     let event = Event::open(&formats.start.format, Target::Thread(0), mode, None, "write == 1")?;
     let mut ring = Ring::new(&event, page_size())?;

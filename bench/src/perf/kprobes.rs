@@ -5,9 +5,14 @@
 //! semaphore's address as argument. The address of ours is learnt: mapping memory takes it for writing with
 //! a function that nothing else in that call uses, and a recorded probe shows the argument.
 //!
-//! Less is seen than through tracepoints. Only our own address space's lock is counted, so `fork` shows one
-//! lock and not the child's. An attempt that fails and is then made by waiting counts twice, which matters
-//! under contention only. And there is nothing to measure a wait by.
+//! For a count, their calls are enough ([`Probes::counting`]). For waits and holds ([`Probes::recording`]) there
+//! are also probes on the functions that give it back, on the slow paths that a thread comes into when the lock is taken, and on
+//! the way out of these: they return the semaphore, so that these records too can be narrowed down to ours.
+//!
+//! Less is seen than through tracepoints. Only our own address space's lock is seen, so `fork` shows one
+//! lock and not the child's. An attempt that fails and is then made by waiting counts twice in a count, which matters
+//! under contention only. What a thread does between the call and the slow path (a few instructions, and a yield to
+//! others where the kernel is not preemptible) is taken for holding the lock, if it then gets it without waiting.
 //!
 //! The probes are the kernel's, not the process's: they are named after the process and taken away when
 //! this is dropped.
@@ -25,12 +30,59 @@ use super::record::{self, Record};
 use super::ring::Ring;
 use super::tracefs::{Format, Tracefs};
 
-/// Functions that take a semaphore for reading.
-const READ: [&str; 3] = ["down_read", "down_read_killable", "down_read_trylock"];
-/// Functions that take one for writing.
-const WRITE: [&str; 3] = ["down_write", "down_write_killable", "down_write_trylock"];
-/// The one that turns writing into reading.
-const DOWNGRADE: [&str; 1] = ["downgrade_write"];
+/// What a probe's record says of the semaphore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// A function that takes it is called.
+    Entered {
+        /// For writing.
+        write: bool,
+        /// The function does not wait.
+        tries: bool,
+    },
+    /// It is taken: the caller waits.
+    Waits,
+    /// The wait has ended, and the caller has it.
+    Through {
+        /// For writing.
+        write: bool,
+    },
+    /// Writing turns into reading.
+    Downgraded,
+    /// It is given back.
+    Released {
+        /// It was held for writing.
+        write: bool,
+    },
+}
+
+const READ: Sign = Sign::Entered { write: false, tries: false };
+const WRITE: Sign = Sign::Entered { write: true, tries: false };
+
+/// What counting needs: functions, and what a call of them says.
+const CALLS: [(&str, Sign); 7] = [
+    ("down_read", READ),
+    ("down_read_killable", READ),
+    ("down_read_trylock", Sign::Entered { write: false, tries: true }),
+    ("down_write", WRITE),
+    ("down_write_killable", WRITE),
+    ("down_write_trylock", Sign::Entered { write: true, tries: true }),
+    ("downgrade_write", Sign::Downgraded),
+];
+/// What recording needs besides.
+const MORE_CALLS: [(&str, Sign); 4] = [
+    ("up_read", Sign::Released { write: false }),
+    ("up_write", Sign::Released { write: true }),
+    ("rwsem_down_read_slowpath", Sign::Waits),
+    ("rwsem_down_write_slowpath", Sign::Waits),
+];
+/// Functions whose return is looked at. They return the semaphore, or an error if the caller was killed.
+const RETURNS: [(&str, Sign); 2] = [
+    ("rwsem_down_read_slowpath", Sign::Through { write: false }),
+    ("rwsem_down_write_slowpath", Sign::Through { write: true }),
+];
+/// Threads that may be inside a function whose return is looked at, at a time; more are not seen to return.
+const INSIDE: usize = 4096;
 /// What `mmap` takes the lock with, and takes nothing else with.
 const TELLTALE: &str = "down_write_killable";
 /// The first argument of a function, as probes name it.
@@ -42,54 +94,89 @@ const FIRST_ARGUMENT: &str = "%x0";
 const NEEDS: &str =
     "root, and a kernel with CONFIG_KPROBE_EVENTS (or Linux 5.11, which needs no probes)";
 
+/// One of the probes.
+#[derive(Debug)]
+pub struct Probe {
+    /// Its event.
+    pub format: Format,
+    /// What a record of it says.
+    pub sign: Sign,
+    /// The filter that leaves our own lock.
+    pub filter: String,
+}
+
 /// Installed probes; taken away when dropped.
 #[derive(Debug)]
 pub struct Probes {
     control: PathBuf,
     group: String,
-    /// Probes of acquisitions for reading.
-    pub read: Vec<Format>,
-    /// Probes of acquisitions for writing.
-    pub write: Vec<Format>,
-    /// The probe of downgrades.
-    pub downgrade: Vec<Format>,
-    /// The filter that leaves our own lock.
-    pub filter: String,
+    /// All of them.
+    pub all: Vec<Probe>,
+    /// Our own lock's address.
+    pub lock: u64,
 }
 
 impl Probes {
-    /// Installs them, and finds our lock's address.
+    /// Installs what a count needs, and finds our lock's address.
     ///
     /// # Errors
     /// [`Unavailable`] without root or without probes.
-    pub fn install() -> Result<Probes, Unavailable> {
+    pub fn counting() -> Result<Probes, Unavailable> {
+        Probes::install(&CALLS, &[])
+    }
+
+    /// Installs what a recording of waits and holds needs, and finds our lock's address.
+    ///
+    /// # Errors
+    /// [`Unavailable`] without root or without probes.
+    pub fn recording() -> Result<Probes, Unavailable> {
+        let calls: Vec<_> = CALLS.into_iter().chain(MORE_CALLS).collect();
+        Probes::install(&calls, &RETURNS)
+    }
+
+    fn install(calls: &[(&str, Sign)], returns: &[(&str, Sign)]) -> Result<Probes, Unavailable> {
         // Relaxed: only the numbers' distinctness matters.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let tracefs = Tracefs::find()?;
         let control = tracefs.control("kprobe_events");
         let group = format!("firn_{}_{number}", std::process::id());
-        let mut probes = Probes {
-            control,
-            group,
-            read: Vec::new(),
-            write: Vec::new(),
-            downgrade: Vec::new(),
-            filter: String::new(),
-        };
-        for function in READ.iter().chain(&WRITE).chain(&DOWNGRADE) {
-            let group = &probes.group;
-            probes.tell(&format!("p:{group}/{function} {function} lock={FIRST_ARGUMENT}:x64"))?;
+        let mut probes = Probes { control, group, all: Vec::new(), lock: 0 };
+        for &(function, sign) in calls {
+            let line =
+                format!("p:{}/{function} {function} lock={FIRST_ARGUMENT}:x64", probes.group);
+            probes.add(&tracefs, &line, function, sign)?;
         }
-        let formats = |functions: &[&str]| -> Result<Vec<Format>, Unavailable> {
-            functions.iter().map(|name| tracefs.event(&probes.group, name, NEEDS)).collect()
-        };
-        (probes.read, probes.write, probes.downgrade) =
-            (formats(&READ)?, formats(&WRITE)?, formats(&DOWNGRADE)?);
-        let telltale = WRITE.iter().position(|name| *name == TELLTALE).unwrap_or_default();
-        let address = own_lock(&probes.write[telltale])?;
-        probes.filter = format!("lock == {address:#x}");
+        for &(function, sign) in returns {
+            let name = format!("{function}_returns");
+            let line = format!("r{INSIDE}:{}/{name} {function} lock=$retval:x64", probes.group);
+            probes.add(&tracefs, &line, &name, sign)?;
+        }
+        let of_telltale = |probe: &&Probe| probe.format.event.ends_with(TELLTALE);
+        let telltale = probes.all.iter().find(of_telltale).expect("it is among the calls");
+        probes.lock = own_lock(&telltale.format)?;
+        for probe in &mut probes.all {
+            probe.filter = format!("lock == {:#x}", probes.lock);
+        }
         Ok(probes)
+    }
+
+    fn add(
+        &mut self,
+        tracefs: &Tracefs,
+        line: &str,
+        name: &str,
+        sign: Sign,
+    ) -> Result<(), Unavailable> {
+        self.tell(line)?;
+        let format = tracefs.event(&self.group, name, NEEDS)?;
+        self.all.push(Probe { format, sign, filter: String::new() });
+        Ok(())
+    }
+
+    /// Those whose sign fulfils a condition.
+    pub fn of(&self, wanted: impl Fn(Sign) -> bool) -> Vec<&Probe> {
+        self.all.iter().filter(|probe| wanted(probe.sign)).collect()
     }
 
     fn tell(&self, line: &str) -> Result<(), Unavailable> {
@@ -109,12 +196,15 @@ impl Probes {
 impl Drop for Probes {
     fn drop(&mut self) {
         let installed = fs::read_to_string(&self.control).unwrap_or_default();
-        for function in READ.iter().chain(&WRITE).chain(&DOWNGRADE) {
-            let name = format!("{}/{function}", self.group);
-            if installed.contains(&name) {
-                // Of a probe that is in use still: events are closed before.
-                let _ = self.tell(&format!("-:{name}"));
-            }
+        let ours = format!(":{}/", self.group);
+        // As `p:group/name function …`.
+        let names = installed.lines().filter_map(|line| {
+            let name = &line[line.find(&ours)? + 1..];
+            name.split_whitespace().next()
+        });
+        for name in names {
+            // Of a probe that is in use still: events are closed before.
+            let _ = self.tell(&format!("-:{name}"));
         }
     }
 }

@@ -10,6 +10,10 @@
 //!   no start: the hold for writing ends there and one for reading begins, which is no acquisition.
 //! - **An end without a beginning** (events began in between, or records were lost): counted as
 //!   unpaired; nothing is made up.
+//! - **Probes** (kernels without the lock's events, [`super::kprobes`]) see a thread come to the function that takes
+//!   the lock, wait in its slow path, and leave that. So a thread that has come is presumed to have the lock at once
+//!   ([`What::Entered`]); if it waits after all, its attempt goes on ([`What::Contended`]); and if it presumably
+//!   got it without waiting and then comes again, that trylock had failed.
 //! - **After a loss** everything in flight is forgotten: a start and an end around a gap may belong to
 //!   different acquisitions.
 //!
@@ -27,6 +31,13 @@ pub enum What {
     Start {
         /// For writing.
         write: bool,
+    },
+    /// A thread calls a function that takes it, and has it then unless [`What::Contended`] follows.
+    Entered {
+        /// For writing.
+        write: bool,
+        /// The function does not wait.
+        tries: bool,
     },
     /// The thread that takes it found it taken and waits (without having spun it free).
     Contended,
@@ -118,9 +129,26 @@ impl ThreadStats {
         self.failed += other.failed;
     }
 
-    fn mode(&mut self, write: bool) -> &mut ModeStats {
-        if write { &mut self.write } else { &mut self.read }
+    /// Adds an acquisition that has ended.
+    fn ended(&mut self, span: &Span) {
+        let mode = if span.write { &mut self.write } else { &mut self.read };
+        // What a downgrade began was not acquired.
+        if span.write || !span.downgrade {
+            mode.wait.add(span.acquired.saturating_sub(span.start));
+            mode.contended += u64::from(span.contended);
+        }
+        mode.hold.add(span.released.saturating_sub(span.acquired));
+        self.downgraded += u64::from(span.write && span.downgrade);
     }
+}
+
+/// Why a lock is presumed to be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presumed {
+    /// A function was called that takes it.
+    Waits,
+    /// A function was called that takes it if nobody has it.
+    Tries,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -129,6 +157,8 @@ struct InFlight {
     trying: Option<(u64, bool, bool)>,
     /// The acquisition under way, with `released` not known yet.
     held: Option<Span>,
+    /// That it is held is presumed, from a call of a function that waits or of one that only tries.
+    presumed: Option<Presumed>,
 }
 
 /// Pairs events; see the module.
@@ -156,18 +186,41 @@ impl Pairing {
                 }
                 None
             }
+            What::Entered { write, tries } => {
+                // A killed thread's attempt has no end.
+                self.unpaired += u64::from(flight.trying.take().is_some());
+                if flight.held.is_some() {
+                    match flight.presumed {
+                        Some(Presumed::Tries) => stats.failed += 1,
+                        _ => self.unpaired += 1,
+                    }
+                }
+                flight.presumed = Some(if tries { Presumed::Tries } else { Presumed::Waits });
+                flight.held = Some(Span {
+                    tid,
+                    write,
+                    start: time,
+                    acquired: time,
+                    released: time,
+                    contended: false,
+                    downgrade: false,
+                });
+                None
+            }
             What::Contended => {
                 if let Some((_, _, contended)) = &mut flight.trying {
                     *contended = true;
+                } else if flight.presumed == Some(Presumed::Waits)
+                    && let Some(span) = flight.held.take()
+                {
+                    flight.trying = Some((span.start, span.write, true));
                 }
                 None
             }
             What::Acquired { write, success } => match (flight.trying.take(), flight.held) {
                 (Some((start, mode, contended)), _) if mode == write => {
                     if success {
-                        let stats = stats.mode(write);
-                        stats.wait.add(time.saturating_sub(start));
-                        stats.contended += u64::from(contended);
+                        flight.presumed = None;
                         flight.held = Some(Span {
                             tid,
                             write,
@@ -183,8 +236,9 @@ impl Pairing {
                     None
                 }
                 (None, Some(held)) if held.write && !write && success => {
-                    stats.downgraded += 1;
-                    stats.write.hold.add(time.saturating_sub(held.acquired));
+                    let first = Span { released: time, downgrade: true, ..held };
+                    stats.ended(&first);
+                    flight.presumed = None;
                     flight.held = Some(Span {
                         tid,
                         write: false,
@@ -194,7 +248,7 @@ impl Pairing {
                         contended: false,
                         downgrade: true,
                     });
-                    Some(Span { released: time, downgrade: true, ..held })
+                    Some(first)
                 }
                 _ => {
                     self.unpaired += 1;
@@ -204,10 +258,11 @@ impl Pairing {
             },
             What::Released { write } => match flight.held.take() {
                 Some(held) if held.write == write => {
-                    stats.mode(write).hold.add(time.saturating_sub(held.acquired));
+                    let span = Span { released: time, ..held };
+                    stats.ended(&span);
                     // Thousands of short-lived threads and children must not pile up.
                     self.flight.remove(&(tid, mm));
-                    Some(Span { released: time, ..held })
+                    Some(span)
                 }
                 _ => {
                     self.unpaired += 1;
@@ -340,6 +395,51 @@ mod tests {
             (5, 1, MM, REL_W),
         ]);
         assert_eq!(pairing.into_threads()[&1].write.contended, 1);
+    }
+
+    #[test]
+    fn a_presumed_acquisition_becomes_a_wait_when_the_slow_path_is_seen() {
+        let entered = |write, tries| What::Entered { write, tries };
+        let (spans, pairing) = paired(&[
+            (0, 1, MM, entered(true, false)),
+            (100, 1, MM, REL_W),
+            (200, 1, MM, entered(true, false)),
+            (210, 1, MM, What::Contended),
+            (5_000, 1, MM, GOT_W),
+            (5_100, 1, MM, GOT_R),
+            (6_000, 1, MM, REL_R),
+        ]);
+        let times: Vec<_> =
+            spans.iter().map(|s| (s.start, s.acquired, s.released, s.contended)).collect();
+        assert_eq!(
+            times,
+            [(0, 0, 100, false), (200, 5_000, 5_100, true), (5_100, 5_100, 6_000, false)]
+        );
+        assert_eq!(pairing.unpaired(), 0);
+        let t = pairing.into_threads()[&1];
+        assert_eq!((t.write.wait.count, t.write.wait.max, t.write.contended), (2, 4_800, 1));
+        assert_eq!((t.read.wait.count, t.downgraded), (0, 1));
+    }
+
+    #[test]
+    fn a_trylock_that_is_followed_by_another_attempt_had_failed() {
+        let entered = |tries| What::Entered { write: false, tries };
+        let (spans, pairing) = paired(&[
+            (0, 1, MM, entered(true)),
+            (10, 1, MM, entered(false)),
+            (11, 1, MM, What::Contended),
+            (500, 1, MM, GOT_R),
+            (600, 1, MM, REL_R),
+            (700, 1, MM, entered(true)),
+            (800, 1, MM, REL_R),
+        ]);
+        assert_eq!(
+            spans.iter().map(|s| (s.start, s.acquired)).collect::<Vec<_>>(),
+            [(10, 500), (700, 700)]
+        );
+        assert_eq!(pairing.unpaired(), 0);
+        let t = pairing.into_threads()[&1];
+        assert_eq!((t.failed, t.read.wait.count), (1, 2));
     }
 
     #[test]

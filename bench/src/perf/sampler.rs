@@ -24,14 +24,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::analysis::{Analysis, Limits, Window};
 use super::event::{Event, Mode, Target};
-use super::formats::{self, Formats, Seen};
+use super::formats::{Formats, LockFormats, Seen};
 use super::record::{self, Record};
 use super::ring::Ring;
 use super::symbols::{Place, Symbols};
 use super::tracefs::Format;
 use super::{Unavailable, syscalls};
 use crate::clock;
-use crate::schema::LockQuality;
+use crate::schema::{LockQuality, Source};
 
 /// How much to record.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +61,8 @@ pub struct Recording {
     pub chained: u64,
     /// Records of system calls among them.
     pub calls: u64,
+    /// What told of the lock.
+    pub locks_from: Source,
     /// Whether contended acquisitions could be told.
     pub contention_known: bool,
     /// Whether switches were recorded.
@@ -90,6 +92,8 @@ pub struct Sampler {
     stop: Option<PipeWriter>,
     reader: Option<JoinHandle<Recording>>,
     events: Arc<Vec<Events>>,
+    /// Last: probes can be taken away when no event is of them any more.
+    _formats: Arc<Formats>,
 }
 
 impl Sampler {
@@ -98,8 +102,8 @@ impl Sampler {
     /// # Errors
     /// [`Unavailable`], with what is missing and the remedy.
     pub fn start(options: Options, window: Arc<Window>) -> Result<Sampler, Unavailable> {
-        let formats = Formats::read()?;
-        let mm = formats::own_mm(&formats)?;
+        let formats = Arc::new(Formats::read()?);
+        let mm = formats.locks.own()?;
         let symbols = Symbols::read();
         let mut missing = Vec::new();
         if !symbols.known() {
@@ -138,7 +142,11 @@ impl Sampler {
             quality: LockQuality::default(),
             chained: 0,
             calls: 0,
-            contention_known: formats.contention.is_some(),
+            locks_from: match &formats.locks {
+                LockFormats::Tracepoints(_) => Source::Tracepoints,
+                LockFormats::Probes(_) => Source::Probes,
+            },
+            contention_known: formats.locks.contention_known(),
             switches_known: formats.sched.is_some(),
             calls_known: formats.calls.is_some(),
             span: (clock::now(), 0),
@@ -148,7 +156,8 @@ impl Sampler {
         let pid = std::process::id();
         let mut waiting = Vec::new();
         let _ = waiting.try_reserve_exact(WAITING);
-        let state = State { recording, formats, symbols, mm, pid, waiting, passed: 0 };
+        let state =
+            State { recording, formats: formats.clone(), symbols, mm, pid, waiting, passed: 0 };
         let builder = std::thread::Builder::new().name("firn-sampler".to_owned());
         let shared = events.clone();
         let reader = builder
@@ -158,7 +167,7 @@ impl Sampler {
                 read(rings, &shared, state, &wake)
             })
             .map_err(|e| failed("clone", e))?;
-        Ok(Sampler { stop: Some(stop), reader: Some(reader), events })
+        Ok(Sampler { stop: Some(stop), reader: Some(reader), events, _formats: formats })
     }
 
     /// Stops or continues recording without ending it: to find out what it costs. What was under way is
@@ -209,17 +218,10 @@ fn open_plain(
     bytes: usize,
 ) -> Result<(Ring, Events), Unavailable> {
     let target = Target::Cpu(cpu);
-    let first = &formats.acquired;
-    let ours = format!("{} == {mm:#x}", first.mm.name);
-    let leader = Event::open(&first.format, target, mode(false, true, bytes), None, &ours)?;
+    let mut others: Vec<(&Format, String)> = formats.locks.events(mm);
+    let (first, ours) = others.remove(0);
+    let leader = Event::open(first, target, mode(false, true, bytes), None, &ours)?;
     let ring = Ring::new(&leader, bytes)?;
-    let mut others: Vec<(&Format, String)> = vec![
-        (&formats.start.format, format!("{} == {mm:#x}", formats.start.mm.name)),
-        (&formats.released.format, format!("{} == {mm:#x}", formats.released.mm.name)),
-    ];
-    if let Some((format, field, offset)) = &formats.contention {
-        others.push((format, format!("{} == {:#x}", field.name, mm.wrapping_add(*offset))));
-    }
     if let Some(sched) = &formats.sched {
         others.push((&sched.switch, RUNNABLE.to_owned()));
         others.push((&sched.waking, String::new()));
@@ -250,7 +252,7 @@ type Waiting = (u64, Option<(u32, Seen, Option<Place>)>);
 /// What the reader has in hand.
 struct State {
     recording: Recording,
-    formats: Formats,
+    formats: Arc<Formats>,
     symbols: Symbols,
     mm: u64,
     pid: u32,

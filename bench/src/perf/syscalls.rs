@@ -8,6 +8,10 @@ use nix::libc;
 /// What the lock is taken for outside of any followed call.
 pub const PAGE_FAULT: &str = "page fault";
 
+/// Calls that change the heap's mappings: when a mutator carries out a pause, they are the collection's. All of them
+/// are kept by [`super::analysis`].
+pub const COLLECTORS_CALLS: [&str; 3] = ["mremap", "UFFDIO_REGISTER", "UFFDIO_UNREGISTER"];
+
 /// Followed calls by number.
 const CALLS: [(libc::c_long, &str); 20] = [
     (libc::SYS_mmap, "mmap"),

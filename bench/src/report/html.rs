@@ -42,8 +42,13 @@ pub fn page(sections: &[Section<'_>], files: &[Labelled]) -> String {
         [one] => format!("{} – Firn report", one.name),
         _ => "Firn report".to_owned(),
     };
+    document(&title, &body, &Value::Object(data).to_string())
+}
+
+/// A whole document around `body`, with `data` for the script.
+pub(super) fn document(title: &str, body: &str, data: &str) -> String {
     // `<` cannot occur in what follows, so no text can end the script element.
-    let data = Value::Object(data).to_string().replace('<', "\\u003c");
+    let data = data.replace('<', "\\u003c");
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
@@ -54,7 +59,7 @@ pub fn page(sections: &[Section<'_>], files: &[Labelled]) -> String {
          <a class=\"skip\" href=\"#main\">Skip to the figures</a>\n{body}\
          <script type=\"application/json\" id=\"data\">{data}</script>\n<script>\n{SCRIPT}</script>\n\
          </body>\n</html>\n",
-        escape(&title)
+        escape(title)
     )
 }
 
@@ -211,13 +216,13 @@ fn figure(out: &mut String, picture: &Picture, id: &str) {
     *out += "</figure>\n";
 }
 
-fn details(out: &mut String, summary: &str, tables: &[Table]) {
+pub(super) fn details(out: &mut String, summary: &str, tables: &[Table]) {
     let _ = writeln!(out, "<details><summary>{}</summary>", escape(summary));
     tables.iter().for_each(|t| table(out, t));
     *out += "</details>\n";
 }
 
-fn table(out: &mut String, table: &Table) {
+pub(super) fn table(out: &mut String, table: &Table) {
     // A region that scrolls must be reachable by keyboard, and then needs a name.
     let caption = escape(&table.caption);
     let _ = write!(

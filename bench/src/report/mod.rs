@@ -7,6 +7,7 @@
 
 pub mod curves;
 pub mod html;
+pub mod kernels;
 pub mod model;
 pub mod pictures;
 #[cfg(test)]
@@ -18,18 +19,22 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::exit::{Exit, Failure};
+use crate::kernels::set::Set;
 use crate::results::Results;
 
 /// `firn report`.
 #[derive(Debug, Clone, Args)]
 pub struct ReportArgs {
-    /// Files written by `--json`. `LABEL=` before files puts them together under that name, apart from
+    /// Files written by `--json`, or sets of `firn kernels run -o`, which are drawn by kernel. `LABEL=` before files puts them together under that name, apart from
     /// those of other labels; `LABEL=FILE` does so for one
     #[arg(value_name = "[LABEL=] FILE", required = true)]
     pub files: Vec<String>,
     /// The page to write; `-` is standard output
     #[arg(short, long, value_name = "FILE.html", default_value = "firn-report.html")]
     pub output: PathBuf,
+    /// Of a file of `firn kernels`: the kernel that others are compared with [default: the oldest]
+    #[arg(long, value_name = "KERNEL")]
+    pub base: Option<String>,
     /// Only runs whose name contains this
     #[arg(long, value_name = "TEXT")]
     pub only: Option<String>,
@@ -69,8 +74,25 @@ fn labelled(texts: &[String]) -> Vec<(String, PathBuf)> {
 /// # Errors
 /// Exit code 2 for a file that cannot be read or written, or if nothing is left to be shown.
 pub fn run(args: &ReportArgs, print: impl Fn(&str)) -> Result<Exit, Failure> {
+    let named = labelled(&args.files);
+    let sets = named.iter().filter(|(_, path)| Set::is_one(path)).count();
+    if sets > 0 {
+        if sets < named.len() || args.trace.is_some() {
+            return Err(Failure::usage(
+                "a set of `firn kernels` is drawn by kernel, with nothing else beside it: for single runs and \
+                 timelines, split it (`firn kernels compare SET --split DIR`)",
+            ));
+        }
+        let sets = named.iter().map(|(_, path)| Set::read(path)).collect::<Result<Vec<_>, _>>()?;
+        let set = Set::merge(sets)?;
+        let page = kernels::page(&set, args.base.as_deref(), args.only.as_deref())?;
+        return finish(args, &page, print);
+    }
+    if args.base.is_some() {
+        return Err(Failure::usage("--base: names a kernel of a set; none of the files is one"));
+    }
     let mut files = Vec::new();
-    for (label, path) in labelled(&args.files) {
+    for (label, path) in named {
         files.push(Labelled { label, results: Results::read(&path)? });
     }
     if files.is_empty() {
@@ -88,12 +110,16 @@ pub fn run(args: &ReportArgs, print: impl Fn(&str)) -> Result<Exit, Failure> {
         let runs: Vec<_> = files.iter().flat_map(|file| &file.results.document.runs).collect();
         crate::trace::write(path, &runs)?;
     }
-    let page = html::page(&model::sections(&files), &files);
+    finish(args, &html::page(&model::sections(&files), &files), print)
+}
+
+/// Writes the page where it is wanted.
+fn finish(args: &ReportArgs, page: &str, print: impl Fn(&str)) -> Result<Exit, Failure> {
     if args.output.as_os_str() == "-" {
-        print(&page);
+        print(page);
         return Ok(Exit::Done);
     }
-    std::fs::write(&args.output, &page).map_err(|e| {
+    std::fs::write(&args.output, page).map_err(|e| {
         Failure::usage(format!("-o {}: cannot be written: {e}", args.output.display()))
     })?;
     print(&format!("{}: {} KiB, opens in any browser\n", args.output.display(), page.len() >> 10));

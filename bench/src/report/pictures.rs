@@ -68,6 +68,11 @@ pub fn of(section: &Section<'_>) -> (Vec<Picture>, Vec<Missing>) {
     (pictures, missing)
 }
 
+/// The percentile curves of a section.
+pub fn percentile_curves(section: &Section<'_>) -> Option<Picture> {
+    percentiles(section)
+}
+
 /// A name for each run: its series, and its file where the series has several.
 fn runs<'a>(section: &'a Section<'a>) -> Vec<(String, &'a Run)> {
     let mut list = Vec::new();

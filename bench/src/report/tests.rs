@@ -111,6 +111,7 @@ fn labels_are_taken_apart_from_names_of_files() {
 #[test]
 fn what_cannot_be_read_or_written_is_one_line() {
     let args = |file: &str, output: &str| ReportArgs {
+        base: None,
         files: vec![file.into()],
         output: output.into(),
         only: None,
@@ -263,4 +264,52 @@ fn the_browser_test_sees_a_script_that_fails() {
     std::fs::remove_file(&path).unwrap();
     assert!(complaints.contains("TypeError"), "{complaints}");
     assert!(!dom.contains("data-drawn=\"true\""));
+}
+
+/// A set of two kernels with three boots each, whose reports are runs of two back ends.
+fn set() -> crate::kernels::set::Set {
+    use crate::kernels::set::tests::example;
+    let mut set = example(&["6.1.0-50", "6.12.107+deb13"], None);
+    let pattern = std::mem::take(&mut set.boots);
+    for run in 1..=3 {
+        for (k, boot) in pattern.iter().enumerate() {
+            let mut document = samples::document(&["art", "pingpong"], run as u64);
+            for each in &mut document.runs {
+                each.name = format!("compact-vs-writers/storm/{}", each.backend);
+                each.variant = "storm".into();
+                let locks = each.locks.as_mut().unwrap();
+                for row in &mut locks.total {
+                    row.count = if k == 0 { 1000 + run as u64 } else { 10 };
+                }
+            }
+            let mut boot = boot.clone();
+            (boot.run, boot.place) = (run, 2 * run + k);
+            boot.boot.report = Some(serde_json::to_value(&document).unwrap());
+            set.boots.push(boot);
+        }
+    }
+    set
+}
+
+#[test]
+fn a_set_of_kernels_is_drawn_by_kernel_with_the_notes_beside_the_steps() {
+    let page = super::kernels::page(&set(), None, None).unwrap();
+    for part in ["6.1 (base)", "6.12", "lock.read", "6.9: per-VMA locks in userfaultfd", "art"] {
+        assert!(page.contains(part), "{part}");
+    }
+    // A panel for each metric, and for each curve one a kernel.
+    let panels = page.matches("<svg viewBox").count();
+    assert!(panels >= 8, "{panels}");
+    assert_eq!(panels, page.matches("</svg></div>").count());
+    for panel in page.split("<svg viewBox").skip(1) {
+        let panel = panel.split("</svg>").next().unwrap();
+        assert!(!panel.contains("NaN") && !panel.contains("inf"), "no number: {panel}");
+        assert!(panel.contains("circle") || panel.contains("<path"), "an empty panel: {panel}");
+    }
+    // The script names the namespace of pictures.
+    let body = page.split("<script").next().unwrap();
+    assert!(!body.contains("http://") && !body.contains("https://"));
+    let only = super::kernels::page(&set(), Some("6.12"), Some("pingpong")).unwrap();
+    assert!(only.contains("6.12 (base)") && !only.contains("storm art"));
+    assert!(super::kernels::page(&set(), Some("5.4"), None).is_err());
 }

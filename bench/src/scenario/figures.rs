@@ -3,11 +3,6 @@
 use super::rig::Done;
 use crate::schema::{Distribution, Figure, LockMode, Run};
 
-/// Roles of the collector's threads.
-const COLLECTOR: [&str; 3] = ["HeapTaskDaemon", "GcWorker", "FaultThread"];
-/// Calls that only the collector makes in a mutator's thread, when the mutator carries out a pause.
-const ITS_CALLS: [&str; 3] = ["mremap", "UFFDIO_REGISTER", "UFFDIO_UNREGISTER"];
-
 /// Adds a figure; `better` is -1 where less is better, 1 where more is, 0 for neither.
 pub fn add(run: &mut Run, name: &str, value: f64, unit: &str, what: &str, better: i8) {
     run.figures.push(Figure {
@@ -41,23 +36,12 @@ pub fn operation(run: &mut Run, name: &str, what: &str, role: &str, operation: &
     }
 }
 
-/// How often collection took the lock for writing: the collector's threads, and mutators that carried out a
-/// pause.
-pub fn collector_write_locks(run: &Run) -> Option<u64> {
-    let locks = run.locks.as_ref()?;
-    let rows = locks.by_operation.iter().filter(|r| r.mode == LockMode::Write);
-    let its = rows.filter(|r| {
-        let carried_out = r.role != "Registrar" && ITS_CALLS.contains(&r.operation.as_str());
-        COLLECTOR.contains(&r.role.as_str()) || carried_out
-    });
-    Some(its.map(|r| r.count).sum())
-}
-
 /// What every scenario with a heap has.
 pub fn common(done: &mut Done) {
     let run = &mut done.run;
-    let cycles = run.cycles.len();
-    add(run, "cycles", cycles as f64, "count", "collections that ended in the window", 0);
+    let whole =
+        run.cycles.iter().filter(|c| c.begin >= run.window.0 && c.end <= run.window.1).count();
+    add(run, "cycles", whole as f64, "count", "collections that began and ended in the window", 0);
     let walls = Distribution::of(run.cycles.iter().map(|c| c.end - c.begin));
     durations(run, "cycle_ns", "wall time of a collection", &walls);
     let phase = |run: &Run, name: &str| {
@@ -71,10 +55,9 @@ pub fn common(done: &mut Done) {
         let waits = Distribution::of(waits.iter().copied());
         durations(run, "flip_lock_wait_ns", "of a flip, waiting for mmap_lock", &waits);
     }
-    if let Some(count) = collector_write_locks(run)
-        && cycles > 0
-    {
-        let each = count as f64 / cycles as f64;
+    let counted: Vec<_> = run.cycles.iter().filter_map(|c| c.locks).collect();
+    if !counted.is_empty() {
+        let each = counted.iter().map(|l| l.write).sum::<u64>() as f64 / counted.len() as f64;
         let what = "mmap_lock taken for writing by collection, for each cycle";
         add(run, "write_locks_per_cycle", each, "count", what, -1);
     }

@@ -33,6 +33,10 @@ pub struct ScenarioArgs {
     /// Seconds measured in each run, as 4 or 500ms [default: 4]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub duration: Option<f64>,
+    /// Collections that must begin and end in each window: it becomes longer for them, by at most 10 s each
+    /// [default: 1]
+    #[arg(long, value_name = "N")]
+    pub cycles: Option<usize>,
     /// Seed of the random numbers [default: 0]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -113,8 +117,10 @@ pub struct Plan {
     pub backends: Vec<BackendKind>,
     /// `--quick` was given.
     pub quick: bool,
-    /// Seconds of a measured window.
+    /// Seconds of a measured window, at least.
     pub seconds: f64,
+    /// Collections that must begin and end in it.
+    pub cycles: usize,
     /// The seed.
     pub seed: u64,
     /// Options of the heap, without the back end.
@@ -211,6 +217,7 @@ impl ScenarioArgs {
             backends: self.backends()?,
             quick: self.quick,
             seconds,
+            cycles: bounded(self.cycles, "cycles", 1, (1, 1000))?,
             seed: self.seed.unwrap_or(0),
             options: self.options()?,
             mutators: bounded(self.mutators, "mutators", 2, (1, 64))?,
@@ -317,6 +324,7 @@ mod tests {
             ("fork-vs-fault --touched lots", ["--touched lots", "256m"]),
             ("priority-inversion --daemon-cap 0", ["--daemon-cap 0", "100"]),
             ("gc-frames --duration 0", ["--duration", "100ms"]),
+            ("compact-vs-writers --cycles 0", ["--cycles 0", "1000"]),
         ] {
             let failure = plan(line).expect_err(line);
             assert_eq!(failure.exit, crate::exit::Exit::Usage);

@@ -30,7 +30,7 @@ use crate::workloads::{Bench, Outcome, WorkloadError};
 /// Spans of each kind in a run of a scenario; a file has many runs.
 const SPANS: usize = 2_000;
 
-/// Seconds that a window may become longer by, until a collection has ended in it.
+/// Seconds that a window may become longer by for each collection that is to begin and end in it.
 const LONGER: f64 = 10.0;
 
 /// What a thread does.
@@ -152,14 +152,15 @@ pub fn perform(
             }
             None => {
                 wait(stop, clock::now() + clock::ns(plan.warm_seconds()), None);
-                let (begin, before) = (clock::now(), collector.cycles());
+                let begin = clock::now();
                 window.begin(begin);
                 cpu.0 = CpuClock::now();
                 wait(stop, begin + clock::ns(plan.seconds), Some((progress, plan.seconds)));
-                // A starved collector may not have ended a cycle: a run without one says nothing.
+                // Figures of a cycle are those of whole ones, and a run without any says little.
                 let collects = setup.members.iter().any(|m| m.role == "Requester");
-                let latest = clock::now() + clock::ns(LONGER);
-                while collects && collector.cycles() == before && clock::now() < latest {
+                let latest = clock::now() + clock::ns(LONGER * plan.cycles as f64);
+                let enough = || collector.cycles_since(begin) >= plan.cycles;
+                while collects && !enough() && clock::now() < latest {
                     if stop.requested() {
                         break;
                     }
@@ -346,6 +347,7 @@ fn assemble(
 fn described(plan: &Plan) -> BTreeMap<String, Value> {
     [
         ("seconds", Value::from(plan.seconds)),
+        ("whole_cycles", Value::from(plan.cycles)),
         ("heap", Value::from(plan.options.heap as u64)),
         ("mutators", Value::from(plan.mutators)),
         ("writers", Value::from(plan.writers)),

@@ -67,6 +67,8 @@ pub struct Environment {
 pub enum Source {
     /// Kernel tracepoints through `perf_event_open`.
     Tracepoints,
+    /// Probes on the kernel's functions, through `perf_event_open`, where it has no tracepoints of the lock.
+    Probes,
     /// The scheduler's statistics, `/proc/PID/task/TID/sched` with `kernel.sched_schedstats=1`.
     Schedstats,
     /// `/proc/PID/task/TID/{schedstat,stat,status}`.
@@ -79,7 +81,7 @@ pub enum Source {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Measuring {
-    /// For `mmap_lock`: [`Source::Tracepoints`] or nothing.
+    /// For `mmap_lock`: [`Source::Tracepoints`], [`Source::Probes`], or nothing.
     pub locks: Option<Source>,
     /// For blocked time.
     pub blocked: Option<Source>,

@@ -107,7 +107,7 @@ pub struct LockQuality {
 /// `mmap_lock` of the process, during the window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Locks {
-    /// Always [`Source::Tracepoints`]; a run without them has no `locks`.
+    /// [`Source::Tracepoints`] or [`Source::Probes`]; a run without either has no `locks`.
     pub source: Source,
     /// How good the record is.
     pub quality: LockQuality,

@@ -37,7 +37,7 @@ pub use run::{
     Memory, Role, Run, StallKind, Utilization, Verdict, WindowUtilization, Worst, WorstCause,
 };
 pub use timeline::{
-    Cycle, Fault, Frame, Pause, PhaseSpan, Spans, Switch, ThreadName, Timeline, Track,
+    Cycle, CycleLocks, Fault, Frame, Pause, PhaseSpan, Spans, Switch, ThreadName, Timeline, Track,
 };
 
 /// The value of `schema` in a file of `firn scenario`.

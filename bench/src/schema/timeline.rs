@@ -31,6 +31,23 @@ pub struct Cycle {
     pub pages_moved: u64,
     /// Pages published by faulting mutators.
     pub pages_by_mutators: u64,
+    /// `mmap_lock` taken by this collection; `None` where it was not recorded without loss from the collection's begin
+    /// to its end, or where that is not inside the window.
+    #[serde(default)]
+    pub locks: Option<CycleLocks>,
+}
+
+/// How often one collection took `mmap_lock`: the collector's threads, and mutators that carried out a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CycleLocks {
+    /// For writing.
+    pub write: u64,
+    /// For reading.
+    pub read: u64,
+    /// Of those for reading, while pages were built and published.
+    pub compact_read: u64,
+    /// Of these, to install pages (`UFFDIO_COPY`, `UFFDIO_MOVE`).
+    pub install_read: u64,
 }
 
 /// One phase of a cycle.

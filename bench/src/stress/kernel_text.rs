@@ -122,7 +122,7 @@ fn blocked(page: &mut Page, run: &Run) {
         page.row(&cut(&format!("  {}", b.role), ROLE + 1), ROLE + 2, 10, &cells);
     }
     let source = match rows[0].source {
-        Source::Tracepoints => {
+        Source::Tracepoints | Source::Probes => {
             "the kernel's switch events with call chains, all threads of a role together"
         }
         Source::Schedstats => "the scheduler's statistics: what the sleep was for is not known",

@@ -106,7 +106,8 @@ fn job() -> Result<(), Failure> {
         Ok(done) => {
             send(&mut port, "stdout", &done.stdout)?;
             send(&mut port, "stderr", &done.stderr)?;
-            if let Ok(report) = std::fs::read(REPORT_PATH) {
+            // A command that is killed leaves an empty one.
+            if let Some(report) = std::fs::read(REPORT_PATH).ok().filter(|r| !r.is_empty()) {
                 send(&mut port, "report", &report)?;
             }
             send(&mut port, "end", &json(&done.ending)?)?;
