@@ -5,6 +5,7 @@ use firn_heap::sys::{Reservation, page_size};
 use super::event::{Event, Mode, Target};
 use super::pair::{LockEvent, What};
 use super::record::{self, Record, Sample};
+use super::registers::{self, Arguments, Within};
 use super::ring::Ring;
 use super::tracefs::{Field, Format, Tracefs};
 use super::{Unavailable, btf, counter, syscalls};
@@ -53,8 +54,8 @@ pub(super) struct CallFormats {
 /// What a record says.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Seen {
-    /// Of the lock.
-    Lock(LockEvent),
+    /// Of the lock, and where its thread had entered the kernel.
+    Lock(LockEvent, Within),
     /// The thread was taken off its processor in `state`, and `next` came on it.
     Switch {
         /// The kernel's state bits; 0 and 256 are runnable.
@@ -65,8 +66,8 @@ pub(super) enum Seen {
     /// A thread was made runnable, by its id in the first namespace.
     Wake(i32),
     /// A followed system call began.
-    Enter(&'static str),
-    /// It ended.
+    Enter(&'static str, Arguments),
+    /// It ended; recorded only where registers do not tell.
     Exit,
 }
 
@@ -131,8 +132,10 @@ impl Formats {
     /// What a sample says, if it is one that is known; `mm` is this process's address space.
     pub(super) fn seen(&self, sample: &Sample<'_>, mm: u64) -> Option<Seen> {
         let (id, raw) = (self.kind.value(sample.raw)?, sample.raw);
-        let lock =
-            |mm, what| Some(Seen::Lock(LockEvent { time: sample.time, tid: sample.tid, mm, what }));
+        let lock = |mm, what| {
+            let event = LockEvent { time: sample.time, tid: sample.tid, mm, what };
+            Some(Seen::Lock(event, registers::within(sample.registers)))
+        };
         let mode = |f: &LockFormat| Some((f.mm.value(raw)?, f.write.value(raw)? != 0));
         if id == self.start.format.id {
             let (mm, write) = mode(&self.start)?;
@@ -149,9 +152,11 @@ impl Formats {
         if let Some(calls) = &self.calls {
             if id == calls.enter.id {
                 let number = calls.enter_id.value(raw)? as i64;
-                let second = raw.get(calls.args + 8..calls.args + 16)?;
-                let second = u64::from_ne_bytes(second.try_into().ok()?);
-                return Some(Seen::Enter(syscalls::name(number, second)));
+                let word =
+                    |at: usize| Some(u64::from_ne_bytes(raw.get(at..at + 8)?.try_into().ok()?));
+                let (first, second) = (word(calls.args)?, word(calls.args + 8)?);
+                let name = syscalls::name(number, second);
+                return Some(Seen::Enter(name, Arguments { first, second }));
             }
             if id == calls.exit.id {
                 return Some(Seen::Exit);
@@ -195,7 +200,7 @@ pub(super) fn own_contention() -> Option<(Format, String)> {
 /// What the kernel calls the address space of this process in its events: learnt from an event that
 /// this thread causes.
 pub(super) fn own_mm(formats: &Formats) -> Result<u64, Unavailable> {
-    let mode = Mode::Record { callchain: false, names: false, wakeup_bytes: 1 };
+    let mode = Mode::Record { callchain: false, names: false, registers: false, wakeup_bytes: 1 };
     let event = Event::open(&formats.start.format, Target::Thread(0), mode, None, "write == 1")?;
     let mut ring = Ring::new(&event, page_size())?;
     event.enable_group()?;
