@@ -229,6 +229,16 @@ fn waits_are_told_by_role_and_operation() {
     };
     let (on, off) = (registrar("UFFDIO_REGISTER"), registrar("UFFDIO_UNREGISTER"));
     assert!(on.count > 10 && on.count.abs_diff(off.count) <= 1, "{} {}", on.count, off.count);
+    assert!(figure(storm, "registers_per_s") > 10.0);
+    let writes = locks.by_operation.iter().filter(|r| r.mode == LockMode::Write);
+    let collector: Vec<&str> = writes
+        .filter(|r| r.role == "HeapTaskDaemon" && r.count > 0)
+        .map(|r| r.operation.rsplit(": ").next().unwrap())
+        .collect();
+    for call in ["mremap", "UFFDIO_REGISTER", "UFFDIO_UNREGISTER"] {
+        assert!(collector.contains(&call), "{call}: {collector:?}");
+    }
+    assert!(!collector.contains(&"page fault"), "{collector:?}");
     let sum: u64 =
         locks.by_role.iter().filter(|r| r.mode == LockMode::Write).map(|r| r.count).sum();
     assert_eq!(sum, locks.of_mode(LockMode::Write).unwrap().count, "roles add up to everybody");

@@ -29,28 +29,31 @@ type Settings = BTreeMap<String, BTreeSet<String>>;
 
 /// All settings that differ: of the environments, and of what the runs were asked to do.
 pub fn differences(groups: &[Group<'_>]) -> Vec<Difference> {
-    let (mut before, mut after) = (Settings::new(), Settings::new());
+    let mut found: BTreeMap<String, [BTreeSet<String>; 2]> = BTreeMap::new();
+    // Each group for itself: other scenarios in the same files may have other heaps.
     for group in groups {
+        let (mut before, mut after) = (Settings::new(), Settings::new());
         gather(&group.before, &mut before);
         gather(&group.after, &mut after);
+        let names: BTreeSet<String> = before.keys().chain(after.keys()).cloned().collect();
+        for name in names {
+            let (was, is) = (before.remove(&name), after.remove(&name));
+            let (was, is) = (was.unwrap_or_default(), is.unwrap_or_default());
+            if was != is || was.len() > 1 {
+                let [before, after] = found.entry(name).or_default();
+                before.extend(was);
+                after.extend(is);
+            }
+        }
     }
-    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let none = BTreeSet::new();
     let show = |values: &BTreeSet<String>| match values.len() {
         0 => "not recorded".to_owned(),
         1..=4 => values.iter().map(String::as_str).collect::<Vec<_>>().join(" and "),
         n => format!("{n} different values"),
     };
-    names
+    found
         .into_iter()
-        .filter_map(|name| {
-            let (was, is) = (before.get(name).unwrap_or(&none), after.get(name).unwrap_or(&none));
-            (was != is || was.len() > 1).then(|| Difference {
-                what: name.clone(),
-                before: show(was),
-                after: show(is),
-            })
-        })
+        .map(|(what, [was, is])| Difference { what, before: show(&was), after: show(&is) })
         .collect()
 }
 
@@ -90,67 +93,90 @@ fn flatten(path: &str, value: &Value, put: &mut impl FnMut(&str, String)) {
     }
 }
 
-/// What speaks against taking the figures at their word: a line each.
-pub fn cautions(groups: &[Group<'_>]) -> Vec<String> {
-    let mut said: Vec<String> = Vec::new();
-    let mut say = |line: String| {
-        if !said.contains(&line) {
-            said.push(line);
+/// What is said, and of what: runs of which the same is to be said are named together.
+#[derive(Default)]
+struct Cautions(Vec<(String, Vec<String>)>);
+
+/// Runs that are named in one caution.
+const NAMED: usize = 4;
+
+impl Cautions {
+    fn say(&mut self, of: &str, what: &str) {
+        let at = self.0.iter().position(|(said, _)| said == what).unwrap_or_else(|| {
+            self.0.push((what.to_owned(), Vec::new()));
+            self.0.len() - 1
+        });
+        let names = &mut self.0[at].1;
+        if !names.iter().any(|name| name == of) {
+            names.push(of.to_owned());
         }
-    };
+    }
+
+    fn lines(self) -> Vec<String> {
+        let line = |(what, names): (String, Vec<String>)| {
+            let shown = names[..names.len().min(NAMED)].join(", ");
+            match names.len() {
+                1 => format!("{shown}: {what}"),
+                n if n <= NAMED => format!("{what}: {shown}"),
+                n => format!("{what}: {shown} and {} more", n - NAMED),
+            }
+        };
+        self.0.into_iter().map(line).collect()
+    }
+}
+
+/// What speaks against taking the figures at their word: a line for each thing.
+pub fn cautions(groups: &[Group<'_>]) -> Vec<String> {
+    let mut said = Cautions::default();
     for group in groups {
         let (m, n) = (group.files_before, group.files_after);
         let least = MannWhitney::least_p(m, n);
         if m.min(n) == 1 {
-            say(format!(
-                "{}: one run is no sample: there is no interval, and no difference can be told from chance; \
-                 give at least four runs a side",
-                group.name
-            ));
+            said.say(
+                &group.name,
+                "one run is no sample: there is no interval, and no difference can be told from chance; give \
+                 at least four runs a side",
+            );
         } else if least > 0.05 {
-            say(format!(
-                "{}: {m} and {n} runs cannot reach p = 0.05 whatever they show (least p {least:.3}); \
-                 give at least four runs a side",
-                group.name
-            ));
+            let what = format!(
+                "{m} and {n} runs cannot reach p = 0.05 whatever they show (least p {least:.3}); give at least \
+                 four runs a side"
+            );
+            said.say(&group.name, &what);
         }
     }
     for (file, run) in groups.iter().flat_map(|g| g.before.iter().chain(&g.after)) {
         let name = file.label();
+        let both = format!("{name} {}", run.name);
         let document = &file.document;
         if document.partial || run.partial {
-            say(format!("{name}: was interrupted; its figures are of a part of the run"));
+            said.say(&name, "was interrupted; its figures are of a part of the run");
         }
         if document.environment.as_ref().is_some_and(|e| e.build == "debug") {
-            say(format!("{name}: was made by a debug build; its times mean nothing"));
+            said.say(&name, "was made by a debug build; its times mean nothing");
         }
         if run.verdict.inside_noise {
-            say(format!(
-                "{name}: {}: the effect lies inside the noise floor of its machine",
-                run.name
-            ));
+            said.say(&both, "the effect lies inside the noise floor of its machine");
         }
         for check in run.checks.iter().filter(|check| !check.ok) {
-            say(format!("{name}: {}: a check failed: {}: {}", run.name, check.what, check.detail));
+            said.say(&both, &format!("a check failed: {}: {}", check.what, check.detail));
         }
         if let Some(locks) = &run.locks
             && locks.quality.lost > 0
         {
-            say(format!(
-                "{name}: {}: {} of {} lock events were lost: counts are too low",
-                run.name,
+            let what = format!(
+                "{} of {} lock events were lost: counts are too low",
                 units::count(locks.quality.lost),
                 units::count(locks.quality.lost + locks.quality.records)
-            ));
+            );
+            said.say(&both, &what);
         }
         if let Some(cost) = run.measuring_cost.as_ref().filter(|cost| cost.flagged) {
-            say(format!(
-                "{name}: {}: measuring itself cost {:.1} % of {}",
-                run.name, cost.percent, cost.what
-            ));
+            let of = format!("{both} ({:.1} %)", cost.percent);
+            said.say(&of, "measuring itself cost more than 5 %");
         }
         if run.latencies.iter().any(|latency| latency.saturated) {
-            say(format!("{name}: {}: could not keep up with the offered load", run.name));
+            said.say(&both, "could not keep up with the offered load");
         }
     }
     let of = |runs: &[(&Results, &Run)]| -> Vec<u64> {
@@ -158,16 +184,17 @@ pub fn cautions(groups: &[Group<'_>]) -> Vec<String> {
     };
     let before = groups.iter().flat_map(|g| of(&g.before)).max();
     let after = groups.iter().flat_map(|g| of(&g.after)).max();
+    let mut lines = said.lines();
     if let (Some(was), Some(is)) = (before, after)
         && was.max(is) > 2 * was.min(is).max(1)
     {
-        say(format!(
+        lines.push(format!(
             "the machine was not equally quiet: noise floor {} before, {} after",
             units::time(was),
             units::time(is)
         ));
     }
-    said
+    lines
 }
 
 #[cfg(test)]
@@ -207,6 +234,31 @@ mod tests {
                 ("settings.vm.overcommit_memory", "not recorded", "1"),
             ]
         );
+    }
+
+    #[test]
+    fn heaps_that_differ_between_scenarios_but_not_between_the_sides_are_no_difference() {
+        let two = |name: &str| {
+            let mut file = file(name, "art");
+            let mut other = file.document.runs[0].clone();
+            other.name = "another/art".into();
+            other.memory.heap_bytes *= 2;
+            file.document.runs.push(other);
+            [file]
+        };
+        let (a, b) = (two("a"), two("b"));
+        let groups = pair(&Sided::of(&a, |_| true), &Sided::of(&b, |_| true)).unwrap();
+        assert_eq!((groups.len(), differences(&groups)), (2, Vec::new()));
+    }
+
+    #[test]
+    fn runs_of_which_the_same_is_to_be_said_are_named_together() {
+        let mut said = Cautions::default();
+        said.say("a", "is short");
+        for run in ["a", "b", "c", "d", "e", "f", "b"] {
+            said.say(run, "is long");
+        }
+        assert_eq!(said.lines(), ["a: is short", "is long: a, b, c, d and 2 more"]);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use firn_heap::sys::Errno;
 use nix::libc;
 
-use super::Unavailable;
 use super::tracefs::Format;
+use super::{Unavailable, registers};
 
 /// `struct perf_event_attr` as of `PERF_ATTR_SIZE_VER5`.
 #[repr(C)]
@@ -46,6 +46,7 @@ const TYPE_TRACEPOINT: u32 = 2;
 /// `PERF_SAMPLE_TID | TIME | CPU | RAW`, and `CALLCHAIN`, in the order they have in a record.
 const SAMPLE_RAW: u64 = 1 << 1 | 1 << 2 | 1 << 7 | 1 << 10;
 const SAMPLE_CALLCHAIN: u64 = 1 << 5;
+const SAMPLE_REGS_USER: u64 = 1 << 12;
 const FLAG_DISABLED: u64 = 1 << 0;
 const FLAG_INHERIT: u64 = 1 << 1;
 const FLAG_COMM: u64 = 1 << 9;
@@ -87,6 +88,8 @@ pub enum Mode {
         callchain: bool,
         /// Whether new names of threads (of any process) are recorded too.
         names: bool,
+        /// Whether the thread's registers are recorded too: those of [`registers::WANTED`].
+        registers: bool,
         /// Bytes that wake the reader.
         wakeup_bytes: u32,
     },
@@ -129,12 +132,16 @@ impl Event {
             }
             Target::Cpu(cpu) => (-1, cpu),
         };
-        if let Mode::Record { callchain, names, wakeup_bytes } = mode {
+        if let Mode::Record { callchain, names, registers, wakeup_bytes } = mode {
             attr.sample_period = 1;
             attr.sample_type = SAMPLE_RAW;
             attr.flags |= FLAG_WATERMARK | FLAG_USE_CLOCKID | FLAG_SAMPLE_ID_ALL;
             if names {
                 attr.flags |= FLAG_COMM;
+            }
+            if registers && registers::WANTED != 0 {
+                attr.sample_type |= SAMPLE_REGS_USER;
+                attr.sample_regs_user = registers::WANTED;
             }
             attr.wakeup = wakeup_bytes;
             attr.clockid = libc::CLOCK_MONOTONIC;

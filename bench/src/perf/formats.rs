@@ -6,6 +6,7 @@ use super::event::{Event, Mode, Target};
 use super::kprobes::{Probes, Sign};
 use super::pair::{LockEvent, What};
 use super::record::{self, Record, Sample};
+use super::registers::{self, Arguments, Within};
 use super::ring::Ring;
 use super::tracefs::{Field, Format, Tracefs};
 use super::{Unavailable, btf, counter, syscalls};
@@ -40,6 +41,16 @@ pub(super) struct LockTracepoints {
     contention: Option<(Format, Field, u64)>,
 }
 
+/// An event that tells of the lock.
+#[derive(Debug)]
+pub(super) struct LockSource<'a> {
+    pub(super) format: &'a Format,
+    /// Leaves one lock.
+    pub(super) filter: String,
+    /// Whether its records may end a hold: these must say what the lock was taken for.
+    pub(super) ends_hold: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct LockFormat {
     pub(super) format: Format,
@@ -69,8 +80,8 @@ pub(super) struct CallFormats {
 /// What a record says.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Seen {
-    /// Of the lock.
-    Lock(LockEvent),
+    /// Of the lock, and where its thread had entered the kernel.
+    Lock(LockEvent, Within),
     /// The thread was taken off its processor in `state`, and `next` came on it.
     Switch {
         /// The kernel's state bits; 0 and 256 are runnable.
@@ -81,8 +92,8 @@ pub(super) enum Seen {
     /// A thread was made runnable, by its id in the first namespace.
     Wake(i32),
     /// A followed system call began.
-    Enter(&'static str),
-    /// It ended.
+    Enter(&'static str, Arguments),
+    /// It ended; recorded only where registers do not tell.
     Exit,
 }
 
@@ -186,22 +197,30 @@ impl LockFormats {
         }
     }
 
-    /// The events to record, each with the filter that leaves what `own` names.
-    pub(super) fn events(&self, own: u64) -> Vec<(&Format, String)> {
+    /// The events to record of the lock that `own` names.
+    pub(super) fn events(&self, own: u64) -> Vec<LockSource<'_>> {
         match self {
             LockFormats::Tracepoints(t) => {
-                let all = [&t.acquired, &t.start, &t.released];
+                let all = [(&t.acquired, true), (&t.start, false), (&t.released, true)];
                 let mut events: Vec<_> = all
-                    .map(|event| (&event.format, format!("{} == {own:#x}", event.mm.name)))
+                    .map(|(event, ends_hold)| {
+                        let filter = format!("{} == {own:#x}", event.mm.name);
+                        LockSource { format: &event.format, filter, ends_hold }
+                    })
                     .into();
                 if let Some((format, field, offset)) = &t.contention {
                     let filter = format!("{} == {:#x}", field.name, own.wrapping_add(*offset));
-                    events.push((format, filter));
+                    events.push(LockSource { format, filter, ends_hold: false });
                 }
                 events
             }
             LockFormats::Probes(probes) => {
-                probes.all.iter().map(|p| (&p.format, p.filter.clone())).collect()
+                let all = probes.all.iter().map(|probe| LockSource {
+                    format: &probe.format,
+                    filter: probe.filter.clone(),
+                    ends_hold: probe.sign != Sign::Waits,
+                });
+                all.collect()
             }
         }
     }
@@ -252,14 +271,17 @@ impl Formats {
     pub(super) fn seen(&self, sample: &Sample<'_>, mm: u64) -> Option<Seen> {
         let (id, raw) = (self.kind.value(sample.raw)?, sample.raw);
         if let Some((mm, what)) = self.locks.seen(id, raw, mm) {
-            return Some(Seen::Lock(LockEvent { time: sample.time, tid: sample.tid, mm, what }));
+            let event = LockEvent { time: sample.time, tid: sample.tid, mm, what };
+            return Some(Seen::Lock(event, registers::within(sample.registers)));
         }
         if let Some(calls) = &self.calls {
             if id == calls.enter.id {
                 let number = calls.enter_id.value(raw)? as i64;
-                let second = raw.get(calls.args + 8..calls.args + 16)?;
-                let second = u64::from_ne_bytes(second.try_into().ok()?);
-                return Some(Seen::Enter(syscalls::name(number, second)));
+                let word =
+                    |at: usize| Some(u64::from_ne_bytes(raw.get(at..at + 8)?.try_into().ok()?));
+                let (first, second) = (word(calls.args)?, word(calls.args + 8)?);
+                let name = syscalls::name(number, second);
+                return Some(Seen::Enter(name, Arguments { first, second }));
             }
             if id == calls.exit.id {
                 return Some(Seen::Exit);
@@ -299,7 +321,7 @@ pub(super) fn own_contention() -> Option<(Format, String)> {
 /// What the kernel calls the address space of this process in its events: learnt from an event that
 /// this thread causes.
 fn own_mm(formats: &LockTracepoints) -> Result<u64, Unavailable> {
-    let mode = Mode::Record { callchain: false, names: false, wakeup_bytes: 1 };
+    let mode = Mode::Record { callchain: false, names: false, registers: false, wakeup_bytes: 1 };
     let event = Event::open(&formats.start.format, Target::Thread(0), mode, None, "write == 1")?;
     let mut ring = Ring::new(&event, page_size())?;
     event.enable_group()?;

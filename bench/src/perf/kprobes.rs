@@ -214,7 +214,7 @@ fn own_lock(telltale: &Format) -> Result<u64, Unavailable> {
     const RING_BYTES: usize = 1 << 16;
     const MAPPINGS: usize = 4;
     let field = telltale.field("lock", 8)?.clone();
-    let mode = Mode::Record { callchain: false, names: false, wakeup_bytes: 1 };
+    let mode = Mode::Record { callchain: false, names: false, registers: false, wakeup_bytes: 1 };
     let event = Event::open(telltale, Target::Thread(0), mode, None, "")?;
     let mut ring = Ring::new(&event, RING_BYTES)?;
     event.enable_group()?;

@@ -32,6 +32,7 @@ pub mod histogram;
 pub mod kprobes;
 pub mod pair;
 pub mod record;
+pub mod registers;
 pub mod ring;
 pub mod sampler;
 pub mod symbols;

@@ -1,8 +1,8 @@
 //! The records that the kernel writes into a ring buffer.
 //!
 //! Each begins with a type, flags and its size. A sample's body has what was asked for, in the kernel's
-//! fixed order: thread, time, processor, call chain, and the tracepoint's own record, whose
-//! fields lie where the event's `format` file says. Every other type ends with thread, time and
+//! fixed order: thread, time, processor, call chain, the tracepoint's own record, whose
+//! fields lie where the event's `format` file says, and the thread's registers. Every other type ends with thread, time and
 //! processor (`sample_id_all`), which puts a loss at its place in time.
 
 /// One record, parsed.
@@ -45,6 +45,8 @@ pub struct Sample<'a> {
     pub chain: &'a [u8],
     /// The tracepoint's record.
     pub raw: &'a [u8],
+    /// The thread's registers, if the event was opened for them: see [`super::registers`].
+    pub registers: &'a [u8],
 }
 
 const TYPE_LOST: u32 = 2;
@@ -98,7 +100,8 @@ pub fn parse(data: &[u8], chains: bool) -> Option<Record<'_>> {
                 false => &[],
             };
             let n = at.u32()? as usize;
-            Some(Record::Sample(Sample { pid, tid, time, cpu, chain, raw: at.bytes(n)? }))
+            let raw = at.bytes(n)?;
+            Some(Record::Sample(Sample { pid, tid, time, cpu, chain, raw, registers: at.0 }))
         }
         TYPE_LOST => {
             at.u64()?;
@@ -144,7 +147,16 @@ mod tests {
     fn a_sample_is_taken_apart_with_and_without_a_call_chain() {
         let raw = [&8u32.to_ne_bytes()[..], b"abcdefgh", &[0; 4]].concat();
         let plain = record(TYPE_SAMPLE, &[&id(7, 8, 99, 1), &raw]);
-        let expected = Sample { pid: 7, tid: 8, time: 99, cpu: 1, chain: &[], raw: b"abcdefgh" };
+        let raw_only = b"abcdefgh";
+        let expected = Sample {
+            pid: 7,
+            tid: 8,
+            time: 99,
+            cpu: 1,
+            chain: &[],
+            raw: raw_only,
+            registers: &[0; 4],
+        };
         assert_eq!(parse(&plain, false), Some(Record::Sample(expected.clone())));
         let chain = [1u64, 2].map(u64::to_ne_bytes).concat();
         let with = record(TYPE_SAMPLE, &[&id(7, 8, 99, 1), &2u64.to_ne_bytes(), &chain, &raw]);

@@ -29,7 +29,7 @@ use super::record::{self, Record};
 use super::ring::Ring;
 use super::symbols::{Place, Symbols};
 use super::tracefs::Format;
-use super::{Unavailable, syscalls};
+use super::{Unavailable, registers, syscalls};
 use crate::clock;
 use crate::schema::{LockQuality, Source};
 
@@ -201,9 +201,24 @@ impl Drop for Sampler {
 #[derive(Debug)]
 struct Events(Vec<Event>);
 
-fn mode(callchain: bool, names: bool, bytes: usize) -> Mode {
-    let wakeup_bytes = (bytes / 4).clamp(1, u32::MAX as usize) as u32;
-    Mode::Record { callchain, names, wakeup_bytes }
+/// What a record has besides the usual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum With {
+    Nothing,
+    /// The registers, for those that may end a hold: they say what the lock was taken for.
+    Registers,
+    /// Registers, and a record of each new name of a thread.
+    RegistersAndNames,
+    CallChain,
+}
+
+fn mode(with: With, bytes: usize) -> Mode {
+    Mode::Record {
+        callchain: with == With::CallChain,
+        names: with == With::RegistersAndNames,
+        registers: matches!(with, With::Registers | With::RegistersAndNames),
+        wakeup_bytes: (bytes / 4).clamp(1, u32::MAX as usize) as u32,
+    }
 }
 
 /// A switch of a thread that could run on: no call chain is needed.
@@ -218,22 +233,28 @@ fn open_plain(
     bytes: usize,
 ) -> Result<(Ring, Events), Unavailable> {
     let target = Target::Cpu(cpu);
-    let mut others: Vec<(&Format, String)> = formats.locks.events(mm);
-    let (first, ours) = others.remove(0);
-    let leader = Event::open(first, target, mode(false, true, bytes), None, &ours)?;
+    let mut locks = formats.locks.events(mm).into_iter().map(|lock| {
+        let with = if lock.ends_hold { With::Registers } else { With::Nothing };
+        (lock.format, lock.filter, with)
+    });
+    let (first, ours, _) = locks.next().expect("the lock has events");
+    let all = mode(With::RegistersAndNames, bytes);
+    let leader = Event::open(first, target, all, None, &ours)?;
     let ring = Ring::new(&leader, bytes)?;
+    let mut others: Vec<(&Format, String, With)> = locks.collect();
     if let Some(sched) = &formats.sched {
-        others.push((&sched.switch, RUNNABLE.to_owned()));
-        others.push((&sched.waking, String::new()));
+        others.push((&sched.switch, RUNNABLE.to_owned(), With::Nothing));
+        others.push((&sched.waking, String::new(), With::Nothing));
     }
     if let Some(calls) = &formats.calls {
-        others.push((&calls.enter, syscalls::filter()));
-        others.push((&calls.exit, syscalls::filter()));
+        others.push((&calls.enter, syscalls::filter(), With::Nothing));
+        if registers::WANTED == 0 {
+            others.push((&calls.exit, syscalls::filter(), With::Nothing));
+        }
     }
     let mut events = vec![leader];
-    for (format, filter) in others {
-        let mode = mode(false, false, bytes);
-        let event = Event::open(format, target, mode, Some(&events[0]), &filter)?;
+    for (format, filter, with) in others {
+        let event = Event::open(format, target, mode(with, bytes), Some(&events[0]), &filter)?;
         event.redirect_to(&events[0])?;
         events.push(event);
     }
@@ -241,7 +262,7 @@ fn open_plain(
 }
 
 fn open_chained(switch: &Format, cpu: i32, bytes: usize) -> Result<(Ring, Events), Unavailable> {
-    let mode = mode(true, false, bytes);
+    let mode = mode(With::CallChain, bytes);
     let event = Event::open(switch, Target::Cpu(cpu), mode, None, ASLEEP)?;
     Ok((Ring::new(&event, bytes)?, Events(vec![event])))
 }
@@ -317,16 +338,16 @@ impl State {
                     quality.damaged_bytes += bytes.len() as u64;
                     return;
                 };
-                self.recording.calls += u64::from(matches!(seen, Seen::Enter(_) | Seen::Exit));
+                self.recording.calls += u64::from(matches!(seen, Seen::Enter(..) | Seen::Exit));
                 let ours = sample.pid == self.pid;
                 if ours && let Some(global) = self.formats.global_id(&sample) {
                     self.recording.analysis.identify(sample.tid, global);
                 }
                 match seen {
                     // System calls of other processes are none of ours.
-                    Seen::Enter(_) | Seen::Exit if !ours => return,
-                    Seen::Lock(_) | Seen::Switch { .. } | Seen::Enter(_)
-                        if (ours || matches!(seen, Seen::Lock(_)))
+                    Seen::Enter(..) | Seen::Exit if !ours => return,
+                    Seen::Lock(..) | Seen::Switch { .. } | Seen::Enter(..)
+                        if (ours || matches!(seen, Seen::Lock(..)))
                             && !self.recording.analysis.knows(sample.tid) =>
                     {
                         let name = name_of(sample.tid);

@@ -1,9 +1,12 @@
 //! What a thread was doing when it took the lock: the system call it was in, or else a page fault.
 //!
 //! Only calls that may take `mmap_lock` themselves are followed; the filter that says so is part of the
-//! event, so that the others cost nothing but a test. For `ioctl` its request is part of the name.
+//! event, so that the others cost nothing but a test. An `ioctl` is named by its request; where the thread's registers
+//! tell it ([`registers::WANTED`]), it is not followed either.
 
 use nix::libc;
+
+use super::registers;
 
 /// What the lock is taken for outside of any followed call.
 pub const PAGE_FAULT: &str = "page fault";
@@ -56,20 +59,31 @@ const REQUESTS: [(u64, &str); 10] = [
 
 /// The filter on the events' field `id` that lets followed calls through.
 pub fn filter() -> String {
-    let numbers = CALLS.iter().map(|c| c.0).chain([IOCTL, READ]);
-    numbers.map(|n| format!("id == {n}")).collect::<Vec<_>>().join(" || ")
+    let numbers = CALLS.iter().map(|c| c.0).chain([READ]);
+    let followed = numbers.map(|n| format!("id == {n}")).collect::<Vec<_>>().join(" || ");
+    match registers::WANTED {
+        0 => format!("id == {IOCTL} || {followed}"),
+        // The most frequent call is let go by the first test.
+        _ => format!("id != {IOCTL} && ({followed})"),
+    }
 }
 
 /// The name of a followed call, given its number and its second argument.
 pub fn name(number: i64, second: u64) -> &'static str {
     if number == IOCTL {
-        let known = REQUESTS.iter().find(|r| r.0 == second & 0xffff);
-        return known.map_or("ioctl", |r| r.1);
+        return request(second).unwrap_or("ioctl");
     }
     if number == READ {
         return "read";
     }
     CALLS.iter().find(|c| c.0 == number).map_or("system call", |c| c.1)
+}
+
+/// The name of an `ioctl`'s request, if it is one that may take the lock.
+pub fn request(code: u64) -> Option<&'static str> {
+    // Type and number, of a request of 32 bits that has data to be read or written.
+    let has_data = code & 0xc000_0000 != 0 && code >> 32 == 0;
+    REQUESTS.iter().find(|r| has_data && r.0 == code & 0xffff).map(|r| r.1)
 }
 
 #[cfg(test)]
@@ -89,6 +103,6 @@ mod tests {
     fn the_filter_names_every_followed_call() {
         let filter = filter();
         assert!(filter.contains(&format!("id == {}", libc::SYS_munmap)));
-        assert_eq!(filter.matches("==").count(), CALLS.len() + 2);
+        assert_eq!(filter.matches("id").count(), CALLS.len() + 2);
     }
 }

@@ -10,16 +10,15 @@ use firn_heap::sys::thread::Policy;
 use super::cast::{files, forks, mutator, readers, writers};
 use super::cgroup::Cap;
 use super::figures;
-use super::noise;
 use super::options::Plan;
 use super::rig::{self, Done, Member, Setup};
 use super::stage::Scheduling;
+use super::verdict;
 use crate::exit::Failure;
 use crate::measure::cost::Price;
 use crate::measure::latency::Discipline;
 use crate::progress::{Progress, Stop};
-use crate::schema::{Document, Noise, Run, Verdict};
-use crate::stress::units::time;
+use crate::schema::{Document, Run};
 use crate::workloads::{frames, lru};
 
 /// A scenario.
@@ -242,7 +241,7 @@ pub fn perform(
     }
     let noise = document.noise.as_ref();
     for i in 0..runs.len() {
-        runs[i].verdict = verdict(scenario, &runs, i, noise);
+        runs[i].verdict = verdict::of(scenario, &runs, i, noise);
     }
     document.runs.append(&mut runs);
     Ok(())
@@ -479,6 +478,12 @@ fn own_figures(scenario: Scenario, done: &mut Done) {
             figures::operation(run, "register_ns", "UFFDIO_REGISTER", "Registrar", "register");
             let what = "UFFDIO_UNREGISTER";
             figures::operation(run, "unregister_ns", what, "Registrar", "unregister");
+            let seconds = run.window.1.saturating_sub(run.window.0) as f64 / 1e9;
+            let calls = super::rig::latency(run, "Registrar", "register").map(|ns| ns.count);
+            if let Some(calls) = calls {
+                let what = "UFFDIO_REGISTER calls a second that were reached";
+                figures::add(run, "registers_per_s", calls as f64 / seconds, "per s", what, 0);
+            }
             neighbour(run);
         }
         Scenario::PriorityInversion => {
@@ -528,7 +533,13 @@ fn own_figures(scenario: Scenario, done: &mut Done) {
                 "Neighbour",
                 first,
             );
-            figures::operation(run, "cow_fault_ns", "a fault after a fork", "Neighbour", later);
+            figures::operation(
+                run,
+                "cow_fault_ns",
+                "a fault on a page that a fork shared",
+                "Neighbour",
+                later,
+            );
             for (name, value) in [("vmas", run.memory.vmas), ("threads", run.memory.threads)] {
                 if let Some(n) = value {
                     let what = format!("{name} of the process");
@@ -584,78 +595,6 @@ fn frames_missed(run: &mut Run) {
         let what = format!("overrun of a frame, {name} (negative: early)");
         figures::add(run, &format!("overrun_ns.{name}"), value as f64, "ns", &what, -1);
     }
-}
-
-/// The figure that a scenario's verdict is about, in words, and whether it is one of maxima.
-fn headline(scenario: Scenario, variant: &str) -> (&'static str, &'static str, bool) {
-    match scenario {
-        Scenario::CompactVsWriters => ("flip_ns.p50", "median flip", false),
-        Scenario::RegisterStorm => ("neighbour_fault_ns.p99", "p99 of a neighbour's fault", false),
-        Scenario::PriorityInversion => {
-            ("ui_wait.worst_ns", "the interface's longest wait for mmap_lock", true)
-        }
-        Scenario::VolatileRegion => ("flip_ns.p50", "median flip", false),
-        Scenario::LookupVsWriters => ("first_fault_ns.p99", "p99 of a first fault", false),
-        Scenario::MunmapChurn => ("munmap_ns.p99", "p99 of munmap", false),
-        Scenario::ForkVsFault => ("fork_ns.p50", "median fork", false),
-        Scenario::FileFault => ("file_fault_ns.p99", "p99 of a fault from disk", false),
-        Scenario::GcFrames if variant == "frames" => {
-            ("overrun_ns.p99", "p99 of the frames' overrun", true)
-        }
-        Scenario::GcFrames => ("latency_ns.p99", "p99 latency at a fixed rate", true),
-    }
-}
-
-/// What follows from a run, compared with the quiet variant under the same back end, or with the other back
-/// ends in the same variant.
-fn verdict(scenario: Scenario, runs: &[Run], i: usize, noise: Option<&Noise>) -> Verdict {
-    let run = &runs[i];
-    let (name, words, maxima) = headline(scenario, &run.variant);
-    let Some(value) = figures::get(run, name) else {
-        let why =
-            if run.partial { "interrupted before anything was measured" } else { "no figure" };
-        return Verdict { text: format!("{}: {words}: {why}.", run.backend), inside_noise: true };
-    };
-    let shown = |v: f64| {
-        if v < 0.0 { format!("-{}", time(-v as u64)) } else { time(v as u64) }
-    };
-    let mut text = format!("{}: {words} {}", run.backend, shown(value));
-    let quiet = runs
-        .iter()
-        .find(|r| r.variant == "quiet" && r.backend == run.backend && run.variant != "quiet");
-    let mut effect = value;
-    if let Some(before) = quiet.and_then(|q| figures::get(q, name)) {
-        text += &format!(" against {} in quiet", shown(before));
-        if before > 0.0 {
-            text += &format!(" ({:.1} times)", value / before);
-        }
-        effect = (value - before).abs();
-    } else {
-        let others = runs.iter().filter(|r| r.variant == run.variant && r.backend != run.backend);
-        for other in others {
-            if let Some(theirs) = figures::get(other, name) {
-                text += &format!(", {} {}", other.backend, shown(theirs));
-                effect = effect.max((value - theirs).abs());
-            }
-        }
-    }
-    if let Some(locks) = figures::get(run, "write_locks_per_cycle") {
-        text += &format!("; collection took mmap_lock for writing {locks:.1} times a cycle");
-    }
-    text.push('.');
-    if run.partial {
-        text += " Interrupted: partial.";
-    }
-    let inside_noise = noise.is_some_and(|n| noise::inside(n, effect.abs() as u64, maxima));
-    if inside_noise {
-        let floor = noise.map_or(0, |n| if maxima { n.hiccups.max } else { n.hiccups.p99 });
-        text += &format!(
-            " No verdict: a difference of {} lies inside the noise of the idle machine ({}).",
-            time(effect.abs() as u64),
-            time(floor)
-        );
-    }
-    Verdict { text, inside_noise }
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub mod options;
 pub mod rig;
 pub mod stage;
 pub mod text;
+mod verdict;
 
 use crate::exit::{Exit, Failure};
 use crate::measure::cost::Price;

@@ -203,7 +203,8 @@ pub fn perform(
         run.cpu.measuring_s = gathered.recording.as_ref().map_or(0.0, |r| r.cpu_ns as f64 / 1e9);
     }
     let seconds = window.get().1.saturating_sub(window.get().0) as f64 / 1e9;
-    run.measuring_cost = cost::of(&gathered, price, run.cpu.process_s, seconds);
+    let calls = cost::let_go(&collector, window.get());
+    run.measuring_cost = cost::of(&gathered, price, calls, run.cpu.process_s, seconds);
     run.partial = stop.interrupted();
     (run.memory.vmas, run.memory.threads) = crowd;
     let flip_waits = gathered.lock_waits_in_flips(&collector, window.get());

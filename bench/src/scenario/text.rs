@@ -79,7 +79,9 @@ fn marked(run: &Run) -> String {
 fn table(page: &mut Page, runs: &[Run]) {
     page.blank();
     let heads = |f: &dyn Fn(&Run) -> String| runs.iter().map(f).collect::<Vec<_>>();
-    page.row("", NAME, CELL, &heads(&|r| r.variant.clone()));
+    if runs.iter().any(|r| !r.variant.is_empty()) {
+        page.row("", NAME, CELL, &heads(&|r| r.variant.clone()));
+    }
     page.row("", NAME, CELL, &heads(&|r| r.backend.clone()));
     let mut names: Vec<&str> = Vec::new();
     for figure in runs.iter().flat_map(|r| &r.figures) {

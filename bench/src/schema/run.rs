@@ -370,6 +370,9 @@ pub struct Memory {
 pub struct Cost {
     /// What was compared: operations a second, or processor time of the recording.
     pub what: String,
+    /// How it was found out: prices, and what they were paid for.
+    #[serde(default)]
+    pub how: String,
     /// With measuring.
     pub with: f64,
     /// Without.

@@ -1,7 +1,7 @@
 //! What the kernel's events say of a run, as a person reads it: the lock by mode and role, where threads were
 //! blocked, the worst frames and stalls with their causes, and what measuring cost.
 
-use super::page::{LABEL, Page};
+use super::page::{LABEL, Page, WIDTH};
 use super::units::{count, signed_time, time};
 use crate::perf::histogram::LABELS;
 use crate::schema::{BlockedThread, LockMode, LockRow, Run, Source, Worst};
@@ -42,43 +42,65 @@ fn locks(page: &mut Page, run: &Run) {
         page.line("  nobody took it in the window");
         return;
     }
-    let mut text = Vec::new();
-    for row in &locks.total {
-        let decades = row.wait.decades.iter().zip(LABELS).filter(|(n, _)| **n > 0);
-        let cells: Vec<_> = decades.map(|(n, label)| format!("{label}: {}", count(*n))).collect();
-        if !cells.is_empty() {
-            text.push(format!("{} waits in {}", row.mode.name(), cells.join(", ")));
-        }
-    }
-    page.entry("", &text.join("; "));
+    decades(page, &locks.total);
     let mut by_total: Vec<&LockRow> = locks.by_operation.iter().filter(|r| r.count > 0).collect();
     by_total.sort_by_key(|r| std::cmp::Reverse(r.wait.fine.total));
-    page.head("  by operation", ROLE + 22, 10, &["count", "total", "max", "held max"]);
+    page.head("  by operation", OPERATION, 9, &["count", "total", "max", "held", "held max"]);
     for row in by_total.into_iter().take(ROWS) {
         let cells = [
             count(row.count),
             time(row.wait.fine.total),
             time(row.wait.fine.max),
+            time(row.hold.fine.total),
             time(row.hold.fine.max),
         ];
         let mark = if row.mode == LockMode::Write { "W" } else { "R" };
         let name = format!("  {mark} {} {}", row.role, row.operation);
-        page.row(&cut(&name, ROLE + 21), ROLE + 22, 10, &cells);
+        // A name that needs more has a line of its own.
+        let fits = name.chars().count() < OPERATION;
+        if !fits {
+            page.line(&cut(&name, WIDTH));
+        }
+        page.row(if fits { &name } else { "" }, OPERATION, 9, &cells);
     }
     let q = &locks.quality;
-    if q.lost > 0 || q.late > 0 || q.damaged_bytes > 0 {
-        page.entry(
-            "",
-            &format!(
-                "of {} records {} were lost, {} late, {} bytes damaged: counts are too low by as much",
-                count(q.records),
-                count(q.lost),
-                count(q.late),
-                count(q.damaged_bytes)
-            ),
-        );
+    let mut text = format!("{} records, {} lost", count(q.records), count(q.lost));
+    if q.late > 0 || q.damaged_bytes > 0 {
+        text += &format!(", {} late, {} bytes damaged", count(q.late), count(q.damaged_bytes));
+    }
+    if q.lost > 0 || q.damaged_bytes > 0 {
+        text += ": counts are too low by as much";
+    }
+    page.entry("", &text);
+}
+
+/// Columns of an operation's name.
+const OPERATION: usize = 35;
+
+/// How many waits there were in each decade, by mode.
+fn decades(page: &mut Page, total: &[LockRow]) {
+    page.head("  waits below", ROLE - 1, 8, &ENDS);
+    for mode in [LockMode::Write, LockMode::Read] {
+        for row in total.iter().filter(|r| r.mode == mode && r.count > 0) {
+            let cells: Vec<_> = row
+                .wait
+                .decades
+                .iter()
+                .map(|n| match *n {
+                    0 => "-".to_owned(),
+                    n if n < 1_000_000 => count(n),
+                    n => format!("{:.2}M", n as f64 / 1e6),
+                })
+                .collect();
+            let label = format!("  for {}ing", mode.name().trim_end_matches('e'));
+            page.row(&label, ROLE - 1, 8, &cells);
+        }
     }
 }
+
+/// Where each decade ends; where it begins is the end of the one before.
+const ENDS: [&str; LABELS.len()] =
+    ["1 us", "10 us", "100 us", "1 ms", "10 ms", "100 ms", "1 s", "(more)"];
 
 fn cut(text: &str, width: usize) -> String {
     text.chars().take(width).collect()
@@ -189,7 +211,7 @@ fn hiccups(page: &mut Page, run: &Run) {
 
 fn cost(page: &mut Page, run: &Run) {
     let Some(c) = &run.measuring_cost else { return };
-    let flag = if c.flagged { " MORE THAN 5 %: take the figures with care" } else { "" };
+    let flag = if c.flagged { ", MORE THAN 5 %: take the figures with care" } else { "" };
     page.blank();
     let interval = c
         .percent_interval
@@ -197,10 +219,42 @@ fn cost(page: &mut Page, run: &Run) {
     page.entry(
         "measuring",
         &format!(
-            "cost {:.1} %{interval} ({}; {} records a second){flag}",
+            "cost {:.1} %{interval} of {}{flag} ({}{} records a second)",
             c.percent,
             c.what,
+            if c.how.is_empty() { String::new() } else { format!("{}; ", c.how) },
             count(c.events_per_s as u64)
         ),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    #[test]
+    fn the_lock_has_decades_holds_whole_names_and_what_was_lost() {
+        let mut run = samples::document(&["art"], 1).runs.remove(0);
+        let locks = run.locks.as_mut().unwrap();
+        let mut row = locks.by_role[0].clone();
+        row.wait.decades = [1_234_567, 0, 3, 0, 0, 0, 0, 9];
+        locks.total = vec![row.clone()];
+        locks.by_operation = vec![row];
+        locks.by_operation[0].role = "HeapTaskDaemon".into();
+        locks.by_operation[0].operation = "finish: UFFDIO_UNREGISTER".into();
+        let mut page = Page::default();
+        kernel(&mut page, &run);
+        let text = page.finish();
+        for part in [
+            "  waits below       1 us   10 us  100 us    1 ms   10 ms  100 ms     1 s  (more)",
+            "1.23M       -       3       -       -       -       -       9",
+            " HeapTaskDaemon finish: UFFDIO_UNREGISTER\n",
+            "held max",
+            " lost",
+        ] {
+            assert!(text.contains(part), "{part}:\n{text}");
+        }
+        assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+    }
 }

@@ -141,7 +141,8 @@ pub fn run(
     run.cpu.measuring_s = gathered.recording.as_ref().map_or(0.0, |r| r.cpu_ns as f64 / 1e9);
     let window = report.outcome.window;
     let seconds = window.1.saturating_sub(window.0) as f64 / 1e9;
-    run.measuring_cost = cost::of(gathered, price, report.outcome.cpu.process_s, seconds);
+    let calls = cost::let_go(collector, window);
+    run.measuring_cost = cost::of(gathered, price, calls, report.outcome.cpu.process_s, seconds);
     run.verdict = Verdict { text: verdict, inside_noise: false };
     run
 }

@@ -23,6 +23,11 @@ pub fn text(report: &Report) -> String {
     moved(&mut page, &report.gc);
     utilization(&mut page, report);
     kernel_text::kernel(&mut page, &report.run);
+    // What the collector had to do differently has been said above.
+    for note in report.run.notes.iter().filter(|note| !report.setup.notes.contains(note)) {
+        page.blank();
+        page.entry("note", note);
+    }
     surroundings(&mut page, report);
     page.finish()
 }
