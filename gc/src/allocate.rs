@@ -10,7 +10,7 @@ use crate::core::Core;
 use crate::mutator::Mutator;
 use firn_heap::layout::{Header, LayoutId};
 use firn_heap::pool::RUN;
-use firn_heap::tlab::{Chunk, record};
+use firn_heap::tlab::{Chunk, end_of_objects, record};
 use std::sync::atomic::Ordering;
 
 /// Pages made ready by one call: what one flush of address translations is shared by.
@@ -90,7 +90,7 @@ impl Core {
         }
         let ready = if pages == self.config.chunk_pages { self.ready.take() } else { None };
         let chunk = match ready {
-            Some(first) => Chunk { first, pages, zeroed: 0 },
+            Some(first) => Chunk { first, pages },
             None => self.populate(pages)?,
         };
         self.took(chunk.pages);
@@ -101,9 +101,9 @@ impl Core {
     fn populate(&self, pages: usize) -> Option<Chunk> {
         let first = self.space.grab(pages)?;
         self.space.records().clear_records(first, pages);
-        let (have, zeroed) = loop {
+        let have = loop {
             let supplied = self.backend.populate(&self.space, first, pages);
-            if supplied.0 > 0 {
+            if supplied > 0 {
                 break supplied;
             }
             if !self.dissolve_ready() {
@@ -111,7 +111,7 @@ impl Core {
                 return None;
             }
         };
-        Some(Chunk { first, pages: have, zeroed })
+        Some(Chunk { first, pages: have })
     }
 
     /// Makes chunks ready ahead of allocation until there are `most` pages of them, free pages run short, or
@@ -137,7 +137,7 @@ impl Core {
             }
             let rest = have % chunk;
             if rest > 0 {
-                self.put_back(Chunk { first: first + have - rest, pages: rest, zeroed: 0 });
+                self.put_back(Chunk { first: first + have - rest, pages: rest });
             }
             if have < batch {
                 return;
@@ -163,7 +163,7 @@ impl Core {
             return true;
         }
         let Some(first) = self.ready.take() else { return false };
-        self.put_back(Chunk { first, pages: self.config.chunk_pages, zeroed: 0 });
+        self.put_back(Chunk { first, pages: self.config.chunk_pages });
         true
     }
 
@@ -180,14 +180,14 @@ impl Core {
             // SAFETY: the flip has happened.
             self.backend.take_back(&self.space, unsafe { self.view() }, first, pages);
         } else {
-            self.put_back(Chunk { first, pages, zeroed: 0 });
+            self.put_back(Chunk { first, pages });
         }
         true
     }
 
     fn put_back(&self, chunk: Chunk) {
         let range = self.space.current_index();
-        self.backend.give_back(&self.space, range, chunk.first, chunk.pages, chunk.zeroed);
+        self.backend.give_back(&self.space, range, chunk.first, chunk.pages);
     }
 
     fn took(&self, pages: usize) {
@@ -245,20 +245,13 @@ impl Core {
         let mut have = 0;
         while have < pages {
             let ask = (pages - have).min(64);
-            let (got, zeroed) = self.backend.populate(&self.space, first + have, ask);
-            for index in 0..got {
-                if zeroed >> index & 1 == 0 {
-                    let address = base + (first + have + index) * page;
-                    // SAFETY: a populated page that only this thread knows.
-                    unsafe { std::ptr::write_bytes(address as *mut u8, 0, page) };
-                }
-            }
+            let got = self.backend.populate(&self.space, first + have, ask);
             have += got;
             if got == 0 && !self.dissolve_ready() {
                 // Not enough after all: what there is becomes free pages of the range.
                 for done in (0..have).step_by(RUN) {
                     let pages = RUN.min(have - done);
-                    self.put_back(Chunk { first: first + done, pages, zeroed: 0 });
+                    self.put_back(Chunk { first: first + done, pages });
                 }
                 return None;
             }
@@ -267,6 +260,10 @@ impl Core {
         for index in 0..pages {
             let entered = start + index * page;
             records.set_record(first + index, record(start, start + bytes, entered, page, layout));
+        }
+        if !bytes.is_multiple_of(page) {
+            // SAFETY: behind the object, in its last page, which only this thread knows.
+            unsafe { end_of_objects(start + bytes) };
         }
         self.took(pages);
         Some(start)

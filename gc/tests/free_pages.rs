@@ -77,7 +77,7 @@ impl Fixture {
             assert_eq!(done.published, 1);
         }
         self.space.commit_regardless(pages);
-        self.space.ranges[range].pool.put(first, pages, false);
+        self.space.ranges[range].pool.put(first, pages);
     }
 
     /// Pages present in a range (2: parking).
@@ -124,15 +124,15 @@ fn what_allocation_took_from_the_reserve_is_replaced_before_pages_are_moved_ahea
         let left = if begin < fresh { reserve } else { fresh + reserve - begin };
         assert_eq!(heap.space.parking.pool.count(), left, "before page {begin}");
         let first = heap.space.grab(RUN).unwrap();
-        assert_eq!((first, heap.backend.populate(&heap.space, first, RUN).0), (begin, RUN));
+        assert_eq!((first, heap.backend.populate(&heap.space, first, RUN)), (begin, RUN));
     }
     assert_eq!(heap.space.parking.pool.count(), 0);
-    heap.space.ranges[0].pool.put(0, fresh + reserve, false);
+    heap.space.ranges[0].pool.put(0, fresh + reserve);
     heap.free(1, 0, reserve + RUN);
     let first = heap.space.grab(RUN).unwrap();
     assert_eq!(heap.backend.move_ahead(&heap.space, first, RUN), RUN);
     assert_eq!(heap.space.parking.pool.count(), reserve);
-    heap.space.ranges[0].pool.put(first, RUN, false);
+    heap.space.ranges[0].pool.put(first, RUN);
     heap.check();
 }
 
@@ -155,7 +155,7 @@ fn a_page_that_cannot_be_moved_ahead_costs_itself_only() {
         heap.pinned.address.store(0, Ordering::SeqCst);
         assert_eq!(heap.space.committed(), committed - 1, "the pinned page, and no other");
         // What has arrived is free again, and everything goes back to the kernel.
-        heap.space.ranges[0].pool.put(first, have, false);
+        heap.space.ranges[0].pool.put(first, have);
         heap.check();
         heap.backend.release(&heap.space, usize::MAX);
         assert_eq!(heap.space.committed(), 0, "round {index}");

@@ -532,6 +532,7 @@ impl LayoutTable {
     /// layout's registration, and publishing the object published the entry too).
     #[inline(always)]
     pub unsafe fn get_unchecked(&self, id: LayoutId) -> &Descriptor {
+        debug_assert!(self.contains(id), "no layout {}: not an object", id.0);
         // SAFETY: by the caller's promise the entry was written, and entries never change or move.
         unsafe { &*(self.memory.base() as *const Descriptor).add(id.0 as usize) }
     }

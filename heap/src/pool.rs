@@ -6,10 +6,8 @@
 //! descheduled in the middle of giving pages back holds up nobody: that is why this is not a list
 //! behind a lock.
 //!
-//! A second bitmap remembers which free pages are known to be all zeroes.
-//!
-//! Invariants: a set bit means the page is mapped, belongs to nobody and is read by nobody; `zeroed`
-//! is meaningful only where `free` is set; the count is a hint (it may lag behind the bitmap).
+//! Invariants: a set bit means the page is mapped, belongs to nobody and is read by nobody, whatever it contains;
+//! the count is a hint (it may lag behind the bitmap).
 
 use crate::sys::map::MapError;
 use crate::table::Table;
@@ -22,29 +20,25 @@ pub const RUN: usize = 64;
 /// Free pages taken from a [`PagePool`]: up to 64 neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// Number of the page that bit 0 of the masks stands for.
+    /// Number of the page that bit 0 of the mask stands for.
     pub first: usize,
     /// Which of the 64 pages were taken.
     pub mask: u64,
-    /// Which of them are all zeroes.
-    pub zeroed: u64,
 }
 
 impl Taken {
-    /// The contiguous runs in it, as (page, count, all zeroes).
-    pub fn runs(self) -> impl Iterator<Item = (usize, usize, bool)> {
+    /// The contiguous runs in it, as (page, count).
+    pub fn runs(self) -> impl Iterator<Item = (usize, usize)> {
         let mut rest = self.mask;
         std::iter::from_fn(move || {
             if rest == 0 {
                 return None;
             }
             let start = rest.trailing_zeros();
-            let zero = self.zeroed >> start & 1 != 0;
-            let same = if zero { rest & self.zeroed } else { rest & !self.zeroed };
-            let count = (!(same >> start)).trailing_zeros().min(64 - start);
+            let count = (!(rest >> start)).trailing_zeros().min(64 - start);
             let run = if count == 64 { u64::MAX } else { ((1 << count) - 1) << start };
             rest &= !run;
-            Some((self.first + start as usize, count as usize, zero))
+            Some((self.first + start as usize, count as usize))
         })
     }
 }
@@ -52,7 +46,6 @@ impl Taken {
 /// The free pages of one range.
 pub struct PagePool {
     free: Table<AtomicU64>,
-    zeroed: Table<AtomicU64>,
     count: AtomicUsize,
     cursor: AtomicUsize,
 }
@@ -63,15 +56,14 @@ impl PagePool {
         let words = pages.div_ceil(RUN);
         Ok(PagePool {
             free: Table::new(words, "firn free pages")?,
-            zeroed: Table::new(words, "firn zeroed pages")?,
             count: AtomicUsize::new(0),
             cursor: AtomicUsize::new(0),
         })
     }
 
-    /// Bytes of the bitmaps.
+    /// Bytes of the bitmap.
     pub fn bytes(&self) -> usize {
-        self.free.bytes() + self.zeroed.bytes()
+        self.free.bytes()
     }
 
     /// About how many pages are free.
@@ -82,26 +74,23 @@ impl PagePool {
     }
 
     /// Gives `pages` mapped pages from `first` on to the pool.
-    pub fn put(&self, first: usize, pages: usize, zeroed: bool) {
+    pub fn put(&self, first: usize, pages: usize) {
         let mut page = first;
         let end = first + pages;
         while page < end {
             let (word, bit) = (page / RUN, page % RUN);
             let count = (RUN - bit).min(end - page);
             let mask = if count == RUN { u64::MAX } else { ((1 << count) - 1) << bit };
-            self.put_mask(word, mask, if zeroed { mask } else { 0 });
+            self.put_mask(word, mask);
             page += count;
         }
     }
 
     /// Gives the pages of `mask` in run `word` to the pool.
-    pub fn put_mask(&self, word: usize, mask: u64, zeroed: u64) {
+    pub fn put_mask(&self, word: usize, mask: u64) {
         if mask == 0 {
             return;
         }
-        // Relaxed: the free bit below publishes it.
-        self.zeroed[word].fetch_and(!mask, Ordering::Relaxed);
-        self.zeroed[word].fetch_or(zeroed & mask, Ordering::Relaxed);
         // The count goes up first so that it never underflows. Relaxed: a hint.
         self.count.fetch_add(mask.count_ones() as usize, Ordering::Relaxed);
         // Release: pairs with the acquire in `take`: the taker sees the pages' last writes.
@@ -128,7 +117,6 @@ impl PagePool {
             if mask == 0 {
                 continue;
             }
-            let zeroed = self.zeroed[word].load(Ordering::Relaxed);
             let mut spare = 0;
             while (mask ^ spare).count_ones() as usize > most {
                 spare |= 1 << (63 - (mask ^ spare).leading_zeros());
@@ -140,7 +128,7 @@ impl PagePool {
             }
             self.count.fetch_sub(mask.count_ones() as usize, Ordering::Relaxed);
             self.cursor.store(word, Ordering::Relaxed);
-            return Some(Taken { first: word * RUN, mask, zeroed: zeroed & mask });
+            return Some(Taken { first: word * RUN, mask });
         }
         None
     }
@@ -161,9 +149,8 @@ impl PagePool {
             let full =
                 self.free[word].compare_exchange(u64::MAX, 0, Ordering::Acquire, Ordering::Relaxed);
             if full.is_ok() {
-                let zeroed = self.zeroed[word].load(Ordering::Relaxed);
                 self.count.fetch_sub(RUN, Ordering::Relaxed);
-                return Some(Taken { first: word * RUN, mask: u64::MAX, zeroed });
+                return Some(Taken { first: word * RUN, mask: u64::MAX });
             }
         }
         None
@@ -201,27 +188,26 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn runs_split_at_gaps_and_where_zeroing_changes() {
-        let taken = Taken { first: 64, mask: 0b1111_0110, zeroed: 0b0011_0010 };
+    fn runs_split_at_gaps() {
+        let taken = Taken { first: 64, mask: 0b1111_0110 };
         let runs: Vec<_> = taken.runs().collect();
-        assert_eq!(runs, [(65, 1, true), (66, 1, false), (68, 2, true), (70, 2, false)]);
-        let full = Taken { first: 0, mask: u64::MAX, zeroed: 0 };
-        assert_eq!(full.runs().collect::<Vec<_>>(), [(0, 64, false)]);
+        assert_eq!(runs, [(65, 2), (68, 4)]);
+        let full = Taken { first: 0, mask: u64::MAX };
+        assert_eq!(full.runs().collect::<Vec<_>>(), [(0, 64)]);
     }
 
     #[test]
     fn every_page_comes_out_exactly_once() {
         let pool = PagePool::new(1000).unwrap();
-        pool.put(3, 900, false);
-        pool.put(950, 20, true);
+        pool.put(3, 900);
+        pool.put(950, 20);
         assert_eq!(pool.count(), 920);
         let mut seen = BTreeSet::new();
         while let Some(taken) = pool.take(10) {
             assert!(taken.mask.count_ones() <= 10);
-            for (page, count, zeroed) in taken.runs() {
+            for (page, count) in taken.runs() {
                 for page in page..page + count {
                     assert!(seen.insert(page), "page {page} twice");
-                    assert_eq!(zeroed, page >= 950);
                 }
             }
         }
@@ -232,8 +218,8 @@ mod tests {
     #[test]
     fn neighbouring_runs_come_out_together_up_to_a_gap() {
         let pool = PagePool::new(64 * 10).unwrap();
-        pool.put(64, 64 * 5, false);
-        pool.put(64 * 7, 63, false);
+        pool.put(64, 64 * 5);
+        pool.put(64 * 7, 63);
         assert_eq!(pool.take_neighbours(2), Some(64..192));
         assert_eq!(pool.take_neighbours(8), Some(192..384));
         assert_eq!(pool.take_neighbours(8), None, "a run that is not full stays");
@@ -244,7 +230,7 @@ mod tests {
     fn threads_that_take_and_put_never_share_a_page() {
         let pool = PagePool::new(64 * 8).unwrap();
         let owners = Table::<AtomicU64>::new(64 * 8, "owners").unwrap();
-        pool.put(0, 64 * 8, false);
+        pool.put(0, 64 * 8);
         std::thread::scope(|scope| {
             for thread in 1..=4u64 {
                 let (pool, owners) = (&pool, &owners);
@@ -252,14 +238,14 @@ mod tests {
                     for turn in 0..20_000 {
                         let taken = if turn % 3 == 0 { pool.take_full_run() } else { pool.take(7) };
                         let Some(taken) = taken else { continue };
-                        for (page, count, _) in taken.runs() {
+                        for (page, count) in taken.runs() {
                             for page in page..page + count {
                                 assert_eq!(owners[page].swap(thread, Ordering::SeqCst), 0);
                             }
                             for page in page..page + count {
                                 assert_eq!(owners[page].swap(0, Ordering::SeqCst), thread);
                             }
-                            pool.put(page, count, false);
+                            pool.put(page, count);
                         }
                     }
                 });

@@ -81,6 +81,9 @@ impl<R: WordRule> Object for TaggedGuardian<R> {
 
 impl<R: WordRule> Downcast for TaggedGuardian<R> {}
 
+/// The words of a guardian whose lists are empty.
+const EMPTY: [u64; GUARDIAN_WORDS - 1] = [0; GUARDIAN_WORDS - 1];
+
 /// Completes the fresh note at `note` and puts it in front of those that wait.
 fn wait<T: Object + ?Sized>(scope: &Scope<'_>, guardian: Gc<'_, T>, note: u64, object: u64) {
     let waiting = word(guardian, WAITING);
@@ -173,6 +176,8 @@ impl<'s> Scope<'s> {
         &mut self,
     ) -> Result<Local<'s, Guardian<T>>, OutOfMemory> {
         let address = self.allocate(Header::new(LayoutId::GUARDIAN, 0), NoGc::GUARDIAN)?;
+        // SAFETY: fresh, with these words: two empty lists.
+        unsafe { fill(address, EMPTY) };
         Ok(self.handle(address))
     }
 
@@ -205,15 +210,21 @@ impl<'a> NoGc<'a, '_> {
     /// As [`NoGc::alloc`].
     pub fn alloc_guardian<T: Object + ?Sized>(&self) -> Gc<'a, Guardian<T>> {
         let address = self.allocate(Header::new(LayoutId::GUARDIAN, 0), NoGc::GUARDIAN);
-        // SAFETY: two empty lists: complete; see `alloc`.
-        unsafe { Gc::from_address(address) }
+        // SAFETY: fresh, with these words: two empty lists; complete; see `alloc`.
+        unsafe {
+            fill(address, EMPTY);
+            Gc::from_address(address)
+        }
     }
 
     /// Allocates a guardian of tagged words, if there is room without collecting: see [`NoGc::try_alloc_with`].
     pub fn try_alloc_tagged_guardian<R: WordRule>(&self) -> Option<Gc<'a, TaggedGuardian<R>>> {
         let layout = TaggedKind::Guardian.of(self.tagged_layout::<R>());
         let address = self.try_allocate(Header::new(layout, 0), NoGc::GUARDIAN)?;
-        // SAFETY: two empty lists: complete; see `alloc`.
-        Some(unsafe { Gc::from_address(address) })
+        // SAFETY: fresh, with these words: two empty lists; complete; see `alloc`.
+        Some(unsafe {
+            fill(address, EMPTY);
+            Gc::from_address(address)
+        })
     }
 }

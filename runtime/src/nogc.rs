@@ -10,12 +10,13 @@
 //! lives it is the only one that allocates on its thread, and both cursors are equal.
 
 use crate::array::data_layout;
-use crate::reference::object_bytes;
+use crate::reference::{clear, object_bytes};
 use crate::scope::Scope;
 use crate::{DataArray, Gc, Object, Plain, RefArray, Tagged, TaggedArray, Trace, Value, WordRule};
 use firn_gc::mutator::MutatorLocal;
 use firn_heap::WORD;
 use firn_heap::layout::{Header, LayoutId};
+use firn_heap::tlab::prefetch_ahead;
 use std::cell::Cell;
 use std::ops::Deref;
 
@@ -42,7 +43,7 @@ pub struct NoGc<'a, 's> {
     local: *mut MutatorLocal,
     /// Where the allocation buffer's next object begins.
     cursor: Cell<usize>,
-    /// Where its zeroed memory ends.
+    /// Where the pages that it has entered end.
     limit: Cell<usize>,
     /// The heap's serial number.
     serial: u64,
@@ -140,6 +141,7 @@ impl<'a, 's> NoGc<'a, 's> {
             return None;
         }
         self.cursor.set(start + bytes);
+        prefetch_ahead(start);
         // SAFETY: as in `Scope::local`.
         unsafe { &mut *self.local }.tlab.set_cursor(start + bytes);
         Some(start)
@@ -193,8 +195,11 @@ impl<'a, 's> NoGc<'a, 's> {
     pub fn alloc_refs<T: Object + ?Sized>(&self, len: usize) -> Gc<'a, RefArray<T>> {
         let header = Header::new(LayoutId::REFS, len);
         let address = self.allocate(header, object_bytes(len * WORD));
-        // SAFETY: zeroed memory is an array of null references; see `alloc`.
-        unsafe { Gc::from_address(address) }
+        // SAFETY: fresh memory, and zeroes are an array of null references; see `alloc`.
+        unsafe {
+            clear(address, len * WORD);
+            Gc::from_address(address)
+        }
     }
 
     /// Allocates an array of `len` zeroes.
@@ -205,8 +210,11 @@ impl<'a, 's> NoGc<'a, 's> {
     pub fn alloc_data<E: Plain>(&self, len: usize) -> Gc<'a, DataArray<E>> {
         let header = Header::new(data_layout::<E>(), len);
         let address = self.allocate(header, object_bytes(len * size_of::<E>()));
-        // SAFETY: zeroed memory is an array of zeroes; see `alloc`.
-        unsafe { Gc::from_address(address) }
+        // SAFETY: fresh memory, and zeroes are an array of zeroes; see `alloc`.
+        unsafe {
+            clear(address, len * size_of::<E>());
+            Gc::from_address(address)
+        }
     }
 
     /// Allocates an array of `len` tagged words of value 0.
@@ -217,9 +225,12 @@ impl<'a, 's> NoGc<'a, 's> {
     pub fn alloc_tagged<R: WordRule>(&self, len: usize) -> Gc<'a, TaggedArray<R>> {
         let header = Header::new(self.scope.tagged_layout::<R>(), len);
         let address = self.allocate(header, object_bytes(len * WORD));
-        // SAFETY: zeroed memory is an array of words of value 0, which no rule takes for a reference; see
-        // `alloc`.
-        unsafe { Gc::from_address(address) }
+        // SAFETY: fresh memory, and zeroes are an array of words of value 0, which no rule takes for a reference;
+        // see `alloc`.
+        unsafe {
+            clear(address, len * WORD);
+            Gc::from_address(address)
+        }
     }
 
     /// Memory for an object without a reservation: `None` when the thread's chunk has no room left. An
@@ -295,6 +306,10 @@ impl<'a, 's> NoGc<'a, 's> {
         let header = Header::new(self.scope.tagged_layout::<R>(), len);
         let address = self.try_allocate(header, object_bytes(len.checked_mul(WORD)?))?;
         let words = (address as *mut u64).wrapping_add(1);
+        if len == 0 {
+            // SAFETY: fresh memory; an empty array has one word too.
+            unsafe { clear(address, 0) };
+        }
         for index in 0..len {
             let bits = element(index).bits();
             self.scope.check_value::<R>(bits);
@@ -310,10 +325,13 @@ impl<'a, 's> NoGc<'a, 's> {
     #[inline(always)]
     pub fn try_alloc_data<E: Plain>(&self, len: usize) -> Option<Gc<'a, DataArray<E>>> {
         let header = Header::new(data_layout::<E>(), len);
-        let bytes = object_bytes(len.checked_mul(size_of::<E>())?);
-        let address = self.try_allocate(header, bytes)?;
-        // SAFETY: zeroed memory is an array of zeroes; see `alloc`.
-        Some(unsafe { Gc::from_address(address) })
+        let payload = len.checked_mul(size_of::<E>())?;
+        let address = self.try_allocate(header, object_bytes(payload))?;
+        // SAFETY: fresh memory, and zeroes are an array of zeroes; see `alloc`.
+        Some(unsafe {
+            clear(address, payload);
+            Gc::from_address(address)
+        })
     }
 }
 

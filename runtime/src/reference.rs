@@ -269,3 +269,14 @@ pub(crate) const fn object_bytes(payload: usize) -> usize {
     let words = 1 + payload.div_ceil(WORD);
     if words < 2 { 2 * WORD } else { words * WORD }
 }
+
+/// Zeroes a fresh array of `payload` bytes at `address`: all that follows its header, for an empty array too has a
+/// word there, which the collector takes for an element.
+///
+/// # Safety
+/// The memory must be the calling thread's own and nobody else's yet, [`object_bytes`] of it.
+#[inline(always)]
+pub(crate) unsafe fn clear(address: u64, payload: usize) {
+    // SAFETY: by the contract.
+    unsafe { (address as *mut u8).add(WORD).write_bytes(0, object_bytes(payload) - WORD) };
+}

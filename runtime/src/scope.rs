@@ -9,7 +9,7 @@
 use crate::array::data_layout;
 use crate::heap::{Heap, OutOfMemory};
 use crate::nogc::NoGc;
-use crate::reference::object_bytes;
+use crate::reference::{clear, object_bytes};
 use crate::root::Root;
 use crate::{DataArray, Gc, Local, Object, Plain, RefArray, TaggedArray, Trace, Var, WordRule};
 use firn_gc::events::{Cause, CycleSummary};
@@ -193,7 +193,7 @@ impl<'s> Scope<'s> {
         }
     }
 
-    /// Allocates; the memory behind the header is zero.
+    /// Allocates and writes the header; the caller writes the rest before anything else.
     #[inline(always)]
     pub(crate) fn allocate(&mut self, header: Header, bytes: usize) -> Result<u64, OutOfMemory> {
         if self.local().stress_left != 0 {
@@ -259,6 +259,8 @@ impl<'s> Scope<'s> {
         payload: usize,
     ) -> Result<Local<'s, T>, OutOfMemory> {
         let address = self.allocate(Header::new(layout, len), object_bytes(payload))?;
+        // SAFETY: fresh memory; zeroes are a valid element of every kind of array.
+        unsafe { clear(address, payload) };
         Ok(self.handle(address))
     }
 

@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes on any machine.
@@ -133,10 +133,15 @@ fn a_listener_that_panics_on_a_mutator_ends_the_process_and_says_why() {
     if std::env::var_os(CHILD).is_some() {
         let heap = Heap::new(&Options::parse("heap=16m,backend=stw").unwrap()).unwrap();
         heap.add_listener(Arc::new(Panics));
+        let attached = Barrier::new(2);
         std::thread::scope(|threads| {
-            threads.spawn(|| heap.collect());
+            threads.spawn(|| {
+                attached.wait();
+                heap.collect()
+            });
             // Without an end of the process, the cycle would wait for what this thread leaves undone.
             heap.attach(|cx| {
+                attached.wait();
                 loop {
                     cx.safepoint();
                 }

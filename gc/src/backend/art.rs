@@ -73,11 +73,11 @@ impl Backend for Art {
         Some(&self.installer)
     }
 
-    fn populate(&self, space: &Space, _first: usize, pages: usize) -> (usize, u64) {
+    fn populate(&self, space: &Space, _first: usize, pages: usize) -> usize {
         populate_plain(space, pages)
     }
 
-    fn give_back(&self, space: &Space, _range: usize, _first: usize, pages: usize, _zeroed: u64) {
+    fn give_back(&self, space: &Space, _range: usize, _first: usize, pages: usize) {
         space.uncommit(pages);
     }
 
@@ -130,13 +130,13 @@ impl Backend for Art {
         let shadow = &space.ranges[SHADOW];
         let first = (staging.address - shadow.base()) / space.geometry.page;
         for bit in (0..staging.pages).filter(|bit| mask >> bit & 1 != 0) {
-            shadow.pool.put(first + bit, 1, false);
+            shadow.pool.put(first + bit, 1);
         }
     }
 
     fn recycle(&self, space: &Space, view: &View, from_page: usize, pages: usize) {
         if self.install == InstallKind::Move {
-            space.ranges[SHADOW].pool.put(from_page, pages, false);
+            space.ranges[SHADOW].pool.put(from_page, pages);
         } else {
             discard(space, view.read_base + from_page * space.geometry.page, pages);
         }
@@ -156,7 +156,7 @@ impl Backend for Art {
         let mut released = 0;
         while released < pages {
             let Some(taken) = shadow.pool.take((pages - released).min(RUN)) else { break };
-            for (first, count, _) in taken.runs() {
+            for (first, count) in taken.runs() {
                 discard(space, shadow.base() + first * space.geometry.page, count);
                 released += count;
             }

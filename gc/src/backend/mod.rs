@@ -105,8 +105,9 @@ pub trait Backend: Send + Sync {
     }
 
     /// Makes up to `pages` pages (at most 64) of the current range, from `first` on, usable. Returns how
-    /// many, and which of them are zeroes; 0 if there is no memory left in the budget.
-    fn populate(&self, space: &Space, first: usize, pages: usize) -> (usize, u64);
+    /// many; 0 if there is no memory left in the budget. What they contain is nobody's: allocation writes every
+    /// word that will be read.
+    fn populate(&self, space: &Space, first: usize, pages: usize) -> usize;
 
     /// Whether [`Backend::move_ahead`] does anything.
     fn moves_ahead(&self) -> bool {
@@ -123,7 +124,7 @@ pub trait Backend: Send + Sync {
     fn take_back(&self, _space: &Space, _view: &View, _first: usize, _pages: usize) {}
 
     /// Takes back populated pages of range `range` that were never entered.
-    fn give_back(&self, space: &Space, range: usize, first: usize, pages: usize, zeroed: u64);
+    fn give_back(&self, space: &Space, range: usize, first: usize, pages: usize);
 
     /// Before the flip, concurrently: sees to it that the to-range will have no pages.
     fn prepare(&self, space: &Space);

@@ -55,11 +55,11 @@ impl Backend for Mprotect {
         None
     }
 
-    fn populate(&self, space: &Space, _first: usize, pages: usize) -> (usize, u64) {
+    fn populate(&self, space: &Space, _first: usize, pages: usize) -> usize {
         populate_plain(space, pages)
     }
 
-    fn give_back(&self, space: &Space, _range: usize, _first: usize, pages: usize, _zeroed: u64) {
+    fn give_back(&self, space: &Space, _range: usize, _first: usize, pages: usize) {
         space.uncommit(pages);
     }
 

@@ -18,7 +18,7 @@ use crate::build::View;
 use crate::config::{BackendKind, InstallKind};
 use crate::core::CoreError;
 use crate::install::{Installed, Installer, low_mask};
-use firn_heap::pool::{PagePool, RUN, Taken};
+use firn_heap::pool::{PagePool, RUN};
 use firn_heap::space::{Range, Space};
 use firn_heap::sys::Errno;
 use firn_heap::sys::map::{Advice, MapError, Reservation, advise, remap_dontunmap};
@@ -69,7 +69,7 @@ impl PingPong {
                 if done.published == u64::MAX {
                     space.commit_regardless(RUN);
                     backend.parked[run].store(RUN as u32, Ordering::Relaxed);
-                    space.parking.pool.put_mask(run, u64::MAX, u64::MAX);
+                    space.parking.pool.put_mask(run, u64::MAX);
                 }
             }
         }
@@ -110,7 +110,7 @@ impl PingPong {
             && let Some(taken) = pool.take(wanted.min(RUN))
         {
             wanted -= taken.mask.count_ones() as usize;
-            for (mut first, mut count, zeroed) in taken.runs() {
+            for (mut first, mut count) in taken.runs() {
                 while count > 0 {
                     // Acquire: pairs with the release in `left`.
                     while filled == 0
@@ -128,8 +128,7 @@ impl PingPong {
                         expect_absent(to, page, done.present);
                         let moved = done.published;
                         self.parked[slot].fetch_add(moved.count_ones(), Ordering::Relaxed);
-                        let bits = moved << filled;
-                        space.parking.pool.put_mask(slot, bits, if zeroed { bits } else { 0 });
+                        space.parking.pool.put_mask(slot, moved << filled);
                         stay &= !moved;
                     }
                     for bit in (0..part).filter(|bit| stay >> bit & 1 != 0) {
@@ -150,16 +149,15 @@ impl PingPong {
         space.uncommit(pages);
     }
 
-    /// Takes free pages and moves them to `dst`; returns how many, and which are zeroes. Leaves `reserve` pages in
-    /// the parking range.
-    fn supply(&self, space: &Space, dst: usize, pages: usize, reserve: usize) -> (usize, u64) {
+    /// Takes free pages and moves them to `dst`; returns how many. Leaves `reserve` pages in the parking range.
+    fn supply(&self, space: &Space, dst: usize, pages: usize, reserve: usize) -> usize {
         let page = space.geometry.page;
-        let (mut have, mut zeroes) = (0, 0u64);
+        let mut have = 0;
         for pool in self.pools(space) {
             let range = self.range(space, pool);
             while have < pages && (pool != PARKING || range.pool.count() > reserve) {
                 let Some(taken) = range.pool.take(pages - have) else { break };
-                for (first, count, zeroed) in taken.runs() {
+                for (first, count) in taken.runs() {
                     let source = range.base() + first * page;
                     let done = self.installer.move_run(dst + have * page, source, count);
                     expect_absent(dst + have * page, page, done.present);
@@ -172,14 +170,11 @@ impl PingPong {
                         self.discard(space, place + bit * page, 1);
                     }
                     self.left(pool, first, count);
-                    if zeroed {
-                        zeroes |= low_mask(moved) << have;
-                    }
                     have += moved;
                 }
             }
         }
-        (have, zeroes)
+        have
     }
 }
 
@@ -238,10 +233,10 @@ impl Backend for PingPong {
         Some(&self.installer)
     }
 
-    fn populate(&self, space: &Space, first: usize, pages: usize) -> (usize, u64) {
+    fn populate(&self, space: &Space, first: usize, pages: usize) -> usize {
         let page = space.geometry.page;
         let dst = space.current().base() + first * page;
-        let (mut have, mut zeroes) = self.supply(space, dst, pages, reserve(space));
+        let mut have = self.supply(space, dst, pages, reserve(space));
         let missing = pages - have;
         let ask = missing.min(space.geometry.limit_pages.saturating_sub(space.committed()));
         if ask > 0 && space.commit(ask) {
@@ -254,15 +249,12 @@ impl Backend for PingPong {
                 self.discard(space, dst + (have + bit) * page, 1);
             }
             space.uncommit(ask - arrived);
-            zeroes |= low_mask(copied).checked_shl(have as u32).unwrap_or(0);
             have += copied;
         }
         if have < pages {
-            let (more, zeroed) = self.supply(space, dst + have * page, pages - have, 0);
-            zeroes |= zeroed.checked_shl(have as u32).unwrap_or(0);
-            have += more;
+            have += self.supply(space, dst + have * page, pages - have, 0);
         }
-        (have, zeroes)
+        have
     }
 
     fn moves_ahead(&self) -> bool {
@@ -297,7 +289,7 @@ impl Backend for PingPong {
                 if moved < runs.len() {
                     // A page that cannot be moved (pinned, shared by a fork) is of no use here.
                     self.discard(space, source + moved * page, 1);
-                    range.pool.put(runs.start + moved + 1, runs.len() - moved - 1, false);
+                    range.pool.put(runs.start + moved + 1, runs.len() - moved - 1);
                     let end = runs.start + moved + 1;
                     for first in (runs.start..end).step_by(RUN) {
                         self.left(pool, first, RUN.min(end - first));
@@ -317,16 +309,13 @@ impl Backend for PingPong {
             // They went to the vault with the rest, and are given back with it.
             space.uncommit(pages);
         } else {
-            space.ranges[view.from_range].pool.put(first, pages, false);
+            space.ranges[view.from_range].pool.put(first, pages);
         }
     }
 
-    fn give_back(&self, space: &Space, range: usize, first: usize, pages: usize, zeroed: u64) {
+    fn give_back(&self, space: &Space, range: usize, first: usize, pages: usize) {
         if self.install == InstallKind::Move {
-            let all = Taken { first, mask: low_mask(pages), zeroed };
-            for (first, count, zeroed) in all.runs() {
-                space.ranges[range].pool.put(first, count, zeroed);
-            }
+            space.ranges[range].pool.put(first, pages);
         } else {
             let address = space.ranges[range].base() + first * space.geometry.page;
             self.discard(space, address, pages);
@@ -409,7 +398,7 @@ impl Backend for PingPong {
         let range = self.range(space, staging.pool);
         let first = (staging.address - range.base()) / space.geometry.page;
         for bit in (0..staging.pages).filter(|bit| mask >> bit & 1 != 0) {
-            range.pool.put(first + bit, 1, false);
+            range.pool.put(first + bit, 1);
         }
     }
 
@@ -423,7 +412,7 @@ impl Backend for PingPong {
             // Given back all at once when the cycle ends.
             space.uncommit(pages);
         } else if self.install == InstallKind::Move {
-            space.ranges[view.from_range].pool.put(from_page, pages, false);
+            space.ranges[view.from_range].pool.put(from_page, pages);
         } else {
             let address = view.read_base + from_page * space.geometry.page;
             self.discard(space, address, pages);
@@ -448,7 +437,7 @@ impl Backend for PingPong {
             let range = self.range(space, pool);
             while released < pages {
                 let Some(taken) = range.pool.take((pages - released).min(RUN)) else { break };
-                for (first, count, _) in taken.runs() {
+                for (first, count) in taken.runs() {
                     self.discard(space, range.base() + first * page, count);
                     self.left(pool, first, count);
                     released += count;

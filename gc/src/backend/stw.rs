@@ -15,9 +15,9 @@ use firn_heap::sys::map::{Advice, advise};
 pub struct Stw;
 
 /// Lets allocation fault its pages in by itself: fresh pages of a plain mapping are zeroes.
-pub(super) fn populate_plain(space: &Space, pages: usize) -> (usize, u64) {
+pub(super) fn populate_plain(space: &Space, pages: usize) -> usize {
     let ask = pages.min(space.geometry.limit_pages.saturating_sub(space.committed()));
-    if ask > 0 && space.commit(ask) { (ask, low_mask(ask)) } else { (0, 0) }
+    if ask > 0 && space.commit(ask) { ask } else { 0 }
 }
 
 /// Gives pages back to the kernel and to the budget.
@@ -39,11 +39,11 @@ impl Backend for Stw {
         None
     }
 
-    fn populate(&self, space: &Space, _first: usize, pages: usize) -> (usize, u64) {
+    fn populate(&self, space: &Space, _first: usize, pages: usize) -> usize {
         populate_plain(space, pages)
     }
 
-    fn give_back(&self, space: &Space, _range: usize, _first: usize, pages: usize, _zeroed: u64) {
+    fn give_back(&self, space: &Space, _range: usize, _first: usize, pages: usize) {
         // Never entered, so never faulted in.
         space.uncommit(pages);
     }
