@@ -118,7 +118,7 @@ impl<W: Write> Archive<W> {
 /// It cannot be written.
 pub fn base(firn: &[u8]) -> io::Result<Vec<u8>> {
     let mut archive = Archive::new(Vec::with_capacity(firn.len() + (1 << 16)));
-    for path in ["/dev", "/proc", "/sys", "/tmp", "/modules"] {
+    for path in ["/dev", "/proc", "/sys", "/tmp", "/modules", OTHER_PROGRAMS] {
         archive.folder(path)?;
     }
     // What the kernel opens for the first program, before anything is mounted.
@@ -129,6 +129,8 @@ pub fn base(firn: &[u8]) -> io::Result<Vec<u8>> {
 
 /// Where the guest has its `firn`.
 pub const PROGRAM_PATH: &str = "/firn";
+/// The folder where the guest has a program that is not `firn`.
+pub const OTHER_PROGRAMS: &str = "/program";
 /// Where the guest has its job.
 pub const JOB_PATH: &str = "/job.json";
 
@@ -161,8 +163,11 @@ mod tests {
     fn the_archive_is_a_newc_archive_with_what_a_guest_needs() {
         let found = entries(&base(b"program").unwrap());
         let names: Vec<_> = found.iter().map(|(name, ..)| name.as_str()).collect();
-        assert_eq!(names, ["dev", "proc", "sys", "tmp", "modules", "dev/console", "firn"]);
-        assert_eq!(found[6], ("firn".to_owned(), 0o100_755, 7));
-        assert_eq!(found[5].1, 0o020_600);
+        assert_eq!(
+            names,
+            ["dev", "proc", "sys", "tmp", "modules", "program", "dev/console", "firn"]
+        );
+        assert_eq!(found[7], ("firn".to_owned(), 0o100_755, 7));
+        assert_eq!(found[6].1, 0o020_600);
     }
 }

@@ -60,8 +60,11 @@ fn boot_patience(accelerator: Accelerator) -> Duration {
 /// How often a boot is repeated that the emulator ended; then it counts as the kernel's panic.
 const REPETITIONS: usize = 3;
 
-/// Where guests have a program that is not `firn`.
-const OTHER_PROGRAM: &str = "/program";
+/// Where guests have a program that is not `firn`: under its own name, by which some tell what to do.
+fn in_guest(program: &Path) -> String {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    format!("{}/{name}", initramfs::OTHER_PROGRAMS)
+}
 
 /// Carries an order out. The set holds what was done, also when the user ended it early.
 ///
@@ -125,8 +128,8 @@ pub fn run(
         progress.stage(&format!("{} run {}/{}", kernel.label, cell.run, order.runs));
         progress.share(done as f64 / cells.len() as f64);
         let (names, mut files) = modules::load(kernel, &order.modules)?;
-        if let Some(bytes) = &other {
-            files.push((OTHER_PROGRAM.to_owned(), bytes.clone()));
+        if let (Some(path), Some(bytes)) = (&order.program, &other) {
+            files.push((in_guest(path), bytes.clone()));
         }
         let job = Job {
             command: command(order),
@@ -174,11 +177,8 @@ pub fn run(
 
 /// What a guest runs.
 fn command(order: &Order) -> Vec<String> {
-    let program = match order.program {
-        Some(_) => OTHER_PROGRAM,
-        None => initramfs::PROGRAM_PATH,
-    };
-    let mut command = vec![program.to_owned()];
+    let firn = || initramfs::PROGRAM_PATH.to_owned();
+    let mut command = vec![order.program.as_deref().map_or_else(firn, in_guest)];
     command.extend(order.command.iter().cloned());
     if order.program.is_none() {
         command.extend(["--json".to_owned(), REPORT_PATH.to_owned()]);
