@@ -5,6 +5,7 @@
 
 use crate::builtins::Builtin;
 use crate::expand::Compiler;
+use crate::object::GuardianObject;
 use crate::port::Streams;
 use crate::value::Scheme;
 use firn::{Heap, Root, TaggedArray};
@@ -29,6 +30,10 @@ pub struct World {
     pub interrupted: Arc<AtomicBool>,
     /// Files and standard streams.
     pub streams: Streams,
+    /// Ports on files that nothing holds any more come out of it.
+    pub(crate) lost_ports: Mutex<Option<Root<GuardianObject>>>,
+    /// Bytes of a text outside the heap that is to go into it, or came out of it, at most.
+    pub(crate) most_text: usize,
     /// The program's name and arguments.
     pub command_line: Mutex<Vec<String>>,
     /// Threads that have been started.
@@ -58,6 +63,8 @@ impl World {
         let numbers = builtins.iter().enumerate().map(|(number, b)| (b.name, number)).collect();
         let mut compiler = Compiler::new(builtins.clone());
         let interaction = compiler.new_env();
+        let interrupted = compiler.interrupted.clone();
+        let most_text = heap.stats().limit_bytes;
         World {
             builtins,
             numbers,
@@ -66,8 +73,10 @@ impl World {
             claimed: Mutex::new(false),
             released: Condvar::new(),
             cells: Mutex::new(None),
-            interrupted: Arc::default(),
+            interrupted,
             streams: Streams::new(),
+            lost_ports: Mutex::default(),
+            most_text,
             command_line: Mutex::default(),
             threads: Mutex::default(),
             parking: Default::default(),

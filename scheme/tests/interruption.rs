@@ -45,6 +45,9 @@ fn ctrl_c_ends_whatever_a_program_waits_for() {
         "(let ((m (make-mutex))) (mutex-lock! m) (mutex-unlock! m (make-condition-variable)))",
         "(thread-join! (thread-start! (make-thread (lambda () (read-char)))))",
         "(let loop () (loop))",
+        "(let loop () (make-vector 100 0) (loop))",
+        "(let loop ((l '())) (loop (cons 1 (if (pair? l) '() l))))",
+        "(letrec-syntax ((m (syntax-rules () ((_ a) (m (a a)))))) (m 1))",
     ];
     for wait in waits {
         let ended = interrupted(&format!("(display 'now) (newline) {wait}"));
