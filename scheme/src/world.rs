@@ -8,9 +8,10 @@ use crate::expand::Compiler;
 use crate::object::GuardianObject;
 use crate::port::Streams;
 use crate::value::Scheme;
+use crate::vm::Outcome;
 use firn::{Heap, Root, TaggedArray};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
@@ -28,6 +29,8 @@ pub struct World {
     pub(crate) cells: Mutex<Option<(Root<TaggedArray<Scheme>>, usize)>>,
     /// Ctrl-C was pressed.
     pub interrupted: Arc<AtomicBool>,
+    /// The exit code, if a thread other than the first has ended the program.
+    quit: Mutex<Option<i32>>,
     /// Files and standard streams.
     pub streams: Streams,
     /// Ports on files that nothing holds any more come out of it.
@@ -74,6 +77,7 @@ impl World {
             released: Condvar::new(),
             cells: Mutex::new(None),
             interrupted,
+            quit: Mutex::default(),
             streams: Streams::new(),
             lost_ports: Mutex::default(),
             most_text,
@@ -91,6 +95,24 @@ impl World {
     /// A share of this world.
     pub(crate) fn shared(&self) -> Arc<World> {
         self.itself.upgrade().expect("whoever has a reference shares it")
+    }
+
+    /// Ends the program, from a thread that is not the first: that one is interrupted.
+    pub(crate) fn quit(&self, code: i32) {
+        self.quit.lock().expect("nobody panics with it").get_or_insert(code);
+        self.interrupted.store(true, Relaxed);
+    }
+
+    /// How the program ended if the first thread ended like this.
+    pub(crate) fn ended(&self, outcome: Outcome) -> Outcome {
+        let quit = self.quit.lock().expect("nobody panics with it").take();
+        match (outcome, quit) {
+            (Outcome::Interrupted, Some(code)) => {
+                self.interrupted.store(false, Relaxed);
+                Outcome::Quit(code)
+            }
+            (outcome, _) => outcome,
+        }
     }
 
     /// The builtins, by number.

@@ -64,22 +64,6 @@ fn ports_that_nothing_holds_are_written_out_and_closed() {
 }
 
 #[test]
-fn a_program_that_never_closes_a_port_does_not_run_out_of_descriptors() {
-    let (_, most) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
-        .expect("there is a limit");
-    let most = most.min(4096);
-    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, most)
-        .expect("a limit may be lowered");
-    let text = format!(
-        "(define (lose i) (if (< i {}) (begin (read-char (open-input-file \"/dev/null\")) (lose (+ i 1)))))
-         (lose 0)
-         (display 'done)",
-        2 * most
-    );
-    assert_eq!(prints(HEAP, &text), "done");
-}
-
-#[test]
 fn a_pipe_that_nobody_opens_at_the_other_end_does_not_hold_up_the_collector() {
     let pipe = Temporary::new("pipe");
     nix::unistd::mkfifo(&pipe.0, nix::sys::stat::Mode::S_IRWXU).expect("a directory for it");

@@ -123,6 +123,7 @@ fn session(args: &SchemeArgs, options: &Options, text: Option<&str>) -> Result<E
         line.push(args.program.as_ref().map_or_else(String::new, |p| p.display().to_string()));
         line.extend(args.arguments.iter().cloned());
     }
+    let editor = args.repl.then(repl::editor).transpose()?;
     let interrupted = scheme.world().interrupted.clone();
     // A second handler cannot be set in one process; the program has one.
     let _ = ctrlc::set_handler(move || interrupted.store(true, Ordering::Relaxed));
@@ -145,8 +146,10 @@ fn session(args: &SchemeArgs, options: &Options, text: Option<&str>) -> Result<E
         Ok(Err(stopped)) => report(&stopped),
         Err(_) => report(&Stopped::Outcome(Outcome::OutOfMemory)),
     };
-    if args.repl && code == 0 {
-        code = repl::run(&scheme);
+    if let Some(editor) = editor
+        && code == 0
+    {
+        code = repl::run(&scheme, editor);
     }
     scheme.stop_threads();
     if args.gc_report {

@@ -247,10 +247,7 @@ fn start<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
             };
             match outcome {
                 Outcome::Terminated => finish(cx, &root, state::TERMINATED),
-                Outcome::Quit(code) => {
-                    world.streams.flush_all();
-                    std::process::exit(code);
-                }
+                Outcome::Quit(code) => world.quit(code),
                 _ => finish(cx, &root, state::UNCAUGHT),
             }
             drop(root);

@@ -29,9 +29,9 @@ use num_rational::BigRational;
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
 /// Most bits of an exact integer. More is refused as out of memory, before native memory is filled, and so is what the
-/// heap is too small for.
+/// heap is too small for. An operation on numbers of this size takes seconds, in which nobody can interrupt it.
 pub fn most_bits(mem: Mem<'_, '_>) -> u64 {
-    (1 << 31).min(8 * mem.world().most_text as u64)
+    (1 << 26).min(8 * mem.world().most_text as u64)
 }
 
 /// Payload bytes up to which two bignums may be made by one builtin: see [`Mem::words`].

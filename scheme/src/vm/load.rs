@@ -310,8 +310,12 @@ impl<'s> Vm<'_, 's> {
         let mut announced = false;
         for (index, &form) in all.iter().enumerate() {
             self.announce_after_imports(&mut announced, &mut forms, &all[index..], env, file);
-            self.compile(&mut forms, form, env, file)?;
-            match self.run() {
+            let outcome = match self.compile(&mut forms, form, env, file) {
+                Ok(()) => self.run(),
+                Err(Stopped::Outcome(outcome)) => outcome,
+                Err(wrong) => return Err(wrong),
+            };
+            match self.world.ended(outcome) {
                 Outcome::Done => each(self),
                 outcome => return Err(Stopped::Outcome(outcome)),
             }

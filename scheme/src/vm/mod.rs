@@ -9,6 +9,7 @@ pub mod machine;
 
 use crate::builtins::control::condition_of;
 use crate::mem::{Mem, Spare};
+use crate::port::PATIENCE;
 use crate::trap::{self, Large, TrapKind};
 use crate::value::{Array, Scheme, Value};
 use crate::world::World;
@@ -313,8 +314,13 @@ impl<'v, 's> Vm<'v, 's> {
     }
 
     fn go(&mut self) -> Outcome {
+        /// How long who waited for something waits for memory, too: it is another thread that takes all there is, and
+        /// that one is to be told.
+        const WAITS_FOR_ROOM: u32 = 40;
         let mut bytes = 2048;
+        let mut waits_left = 0;
         loop {
+            let is_patient = waits_left > 0 && !self.is_to_end();
             let exit = {
                 let reserved = self.cx.reserve(bytes.clamp(2048, NoGc::MOST));
                 match reserved {
@@ -323,6 +329,11 @@ impl<'v, 's> Vm<'v, 's> {
                         let registers = self.registers.get(&nogc);
                         let mem = Mem::new(&nogc, &self.world, &spare);
                         machine::run(mem, registers, &spare, &mut self.state, &self.terminated)
+                    }
+                    Err(_) if is_patient => {
+                        waits_left -= 1;
+                        self.cx.blocking(|| std::thread::sleep(PATIENCE));
+                        continue;
                     }
                     Err(_) => {
                         if !self.out_of_memory() {
@@ -334,7 +345,7 @@ impl<'v, 's> Vm<'v, 's> {
                 }
             };
             bytes = 0;
-            let mut waited = false;
+            waits_left = 0;
             let done = match exit {
                 Exit::Done => return Outcome::Done,
                 Exit::Quit(code) => return Outcome::Quit(code),
@@ -352,13 +363,10 @@ impl<'v, 's> Vm<'v, 's> {
                 Exit::Block(action) => {
                     let world = self.world.clone();
                     self.cx.blocking(move || action(&world));
-                    waited = true;
+                    waits_left = WAITS_FOR_ROOM;
                     Ok(())
                 }
-                Exit::Outside(action) => {
-                    waited = true;
-                    self.nested(|vm| action(vm))
-                }
+                Exit::Outside(action) => self.nested(|vm| action(vm)),
                 Exit::Collect => {
                     self.cx.collect();
                     self.set(register::RESULT, |_| Value::UNSPECIFIED);
@@ -369,11 +377,12 @@ impl<'v, 's> Vm<'v, 's> {
                     Ok(())
                 }
             };
-            // What waits looks up now and then, and is not through: see `port::PATIENCE`.
-            if waited && self.world.interrupted.load(Relaxed) {
+            // In a stretch it is looked at now and then; there may be many short ones. What waits comes back now and then,
+            // and is not through: see `port::PATIENCE`.
+            if self.world.interrupted.load(Relaxed) {
                 return Outcome::Interrupted;
             }
-            if waited && self.terminated.load(Relaxed) {
+            if self.terminated.load(Relaxed) {
                 return Outcome::Terminated;
             }
             match done {
