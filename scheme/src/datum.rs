@@ -102,6 +102,19 @@ pub fn to_heap<'s>(
     Ok((made, Placed { index }))
 }
 
+/// A trap whose result is the datum of a node, of whatever size.
+pub fn deliver<'m>(forms: Forms, id: Id) -> trap::Trap<'m> {
+    trap::TrapKind::Outside(Box::new(move |vm| {
+        let (made, placed) = to_heap(vm, &forms, &[id])?;
+        let place = placed.place(id);
+        let cx: &firn::Scope<'_> = vm.cx;
+        let value = made.get(cx).load(cx, place);
+        vm.registers.get(cx).store(cx, register::RESULT, value);
+        Ok(())
+    }))
+    .into()
+}
+
 /// The object of a node, without what it refers to.
 fn object<'m>(
     mem: Mem<'m, '_>,

@@ -54,6 +54,7 @@ impl Drop for Interpreter {
         self.world.streams.flush_all();
         // The roots of the globals refer to the heap, which the world owns: they go first.
         *self.world.cells.lock().expect("nobody panics with the cells") = None;
+        *self.world.lost_ports.lock().expect("nobody panics with it") = None;
     }
 }
 
@@ -85,6 +86,12 @@ impl Interpreter {
                 })?;
                 vm.find_hooks();
             }
+            vm.settle(register::SCRATCH, |mem, _| mem.guardian())
+                .map_err(|_| StartError::OutOfMemory)?;
+            let scope: &firn::Scope<'_> = vm.cx;
+            let guardian = vm.get(register::SCRATCH).as_object(scope).expect("made above");
+            *vm.world.lost_ports.lock().expect("nobody panics with it") =
+                Some(scope.global(guardian));
             let interaction = vm.world.interaction;
             vm.with_compiler(|compiler| {
                 compiler.make_standard_libraries().map_err(StartError::Prelude)?;
@@ -179,7 +186,9 @@ impl Vm<'_, '_> {
     pub fn result_text(&mut self) -> String {
         let mut text = String::new();
         let _ = self.settle(register::SCRATCH, |mem, registers| {
-            text = to_string(mem, mem.element(registers, register::RESULT), Mode::Write);
+            let value = mem.element(registers, register::RESULT);
+            text = to_string(mem, value, Mode::Write, mem.world().most_text)
+                .unwrap_or_else(|begins| begins + "...");
             Ok(Value::FALSE)
         });
         text

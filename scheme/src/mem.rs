@@ -212,6 +212,13 @@ impl<'m, 's> Mem<'m, 's> {
         self.nogc.try_alloc_data(len).ok_or_else(|| no_room(bytes))
     }
 
+    /// As [`Mem::words`], two arrays.
+    pub fn two_words(self, lens: [usize; 2]) -> Result<'m, [Gc<'m, BignumObject>; 2]> {
+        let both = self.spare_of(Large::TwoWords(lens))?.as_vector().expect("what was asked for");
+        let words = |index| self.object(self.element(both, index)).expect("what was asked for");
+        Ok([words(0), words(1)])
+    }
+
     /// The spare, if it is what is asked for; else a trap that makes it so. At most one large object in a
     /// builtin: a second one would find the spare taken, for ever.
     #[cold]
@@ -221,6 +228,13 @@ impl<'m, 's> Mem<'m, 's> {
             Large::Bytes(len) => self.object::<BytesObject>(value).is_some_and(|a| a.len() == len),
             Large::Chars(len) => self.object::<StringObject>(value).is_some_and(|a| a.len() == len),
             Large::Words(len) => self.object::<BignumObject>(value).is_some_and(|a| a.len() == len),
+            Large::TwoWords(lens) => value.as_vector().is_some_and(|both| {
+                both.len() == 2
+                    && (0..2).all(|index| {
+                        let words = self.object::<BignumObject>(self.element(both, index));
+                        words.is_some_and(|words| words.len() == lens[index])
+                    })
+            }),
         };
         match self.spare.take() {
             Some(spare) if spare.left == Spare::WHOLE && fits(spare.value) => Ok(spare.value),

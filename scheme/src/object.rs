@@ -160,7 +160,7 @@ pub struct ThreadObject {
 pub struct MutexObject {
     /// Its number.
     pub id: u64,
-    /// 0 free, 1 locked.
+    /// Whether it is locked: see [`crate::builtins::threads`].
     pub state: AtomicU64,
     /// The thread that holds it, or `#f`.
     pub owner: Slot,

@@ -2,7 +2,7 @@
 //!
 //! Ports in the heap name streams by a handle. Reading may block; builtins look at what is buffered and trap with a
 //! blocking action when that is not enough. Output is buffered and written in a blocking action when there is much
-//! of it. A stream that is not closed stays open until the interpreter ends: there are no finalizers yet.
+//! of it. A stream whose port is lost is closed when the next file is opened ([`crate::builtins`]' files).
 //!
 //! Invariants: nobody waits for a stream's lock in a stretch without collection, because its holder may be waiting for
 //! input ([`Streams::try_lock`]); and nobody waits for input for longer than [`PATIENCE`] before it looks whether
@@ -10,7 +10,7 @@
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
@@ -69,6 +69,8 @@ pub struct Stream {
     failed: Option<String>,
     /// Written out at each line's end.
     by_line: bool,
+    /// What waits has the end of a line in it.
+    line_ended: bool,
 }
 
 impl Stream {
@@ -102,6 +104,7 @@ impl Stream {
             ended: false,
             failed: None,
             by_line: false,
+            line_ended: false,
         }
     }
 
@@ -115,15 +118,21 @@ impl Stream {
         self.position += count;
     }
 
-    /// Whether reading would answer at once, perhaps with the end.
-    pub fn is_ready(&self) -> bool {
-        let waits = self.available().is_empty() && !self.ended;
-        match &self.reader {
-            Some(Source::Descriptor(reader)) if waits => {
-                is_ready(reader.descriptor(), Duration::ZERO)
+    /// Whether reading would answer at once, perhaps with the end. `whole` says whether some bytes begin with what is to be
+    /// read.
+    pub fn is_ready(&mut self, whole: impl Fn(&[u8]) -> bool) -> bool {
+        while !self.ended && (self.available().is_empty() || !whole(self.available())) {
+            match &self.reader {
+                Some(Source::Descriptor(reader))
+                    if is_ready(reader.descriptor(), Duration::ZERO) =>
+                {
+                    self.fill();
+                }
+                Some(Source::Descriptor(_)) => return false,
+                _ => return true,
             }
-            _ => true,
         }
+        true
     }
 
     /// Whether nothing follows what is there.
@@ -158,7 +167,9 @@ impl Stream {
         match result {
             Ok(0) => self.ended = true,
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            // Or somebody else has read what was there.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
             Err(error) => {
                 self.failed = Some(error.to_string());
                 self.ended = true;
@@ -177,14 +188,18 @@ impl Stream {
     /// Adds output.
     pub fn put(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
-        if self.by_line && bytes.contains(&b'\n') {
-            self.flush();
-        }
+        self.line_ended |= self.by_line && bytes.contains(&b'\n');
+    }
+
+    /// Whether somebody is to see what waits now: a line of a terminal.
+    pub fn wants_flush(&self) -> bool {
+        self.line_ended
     }
 
     /// Writes out. May block.
     pub fn flush(&mut self) {
         let Some(writer) = &mut self.writer else { return };
+        self.line_ended = false;
         if let Err(error) = writer.write_all(&self.buffer).and_then(|()| writer.flush()) {
             self.failed = Some(error.to_string());
         }

@@ -196,12 +196,23 @@ enum Step<'m> {
 }
 
 /// An object as text.
-pub fn to_string<'m>(mem: Mem<'m, '_>, value: Value<'m>, mode: Mode) -> String {
+///
+/// # Errors
+/// If it is longer than `most` bytes, which it may be by far if the object shares parts of itself: how it begins.
+pub fn to_string<'m>(
+    mem: Mem<'m, '_>,
+    value: Value<'m>,
+    mode: Mode,
+    most: usize,
+) -> Result<String, String> {
     let mut out = String::new();
     let mut labels = labels(mem, value, mode);
     let mut next = 0;
     let mut todo = vec![Step::Datum(value)];
     while let Some(step) = todo.pop() {
+        if out.len() > most {
+            return Err(out);
+        }
         let value = match step {
             Step::Text(text) => {
                 out.push_str(text);
@@ -276,7 +287,7 @@ pub fn to_string<'m>(mem: Mem<'m, '_>, value: Value<'m>, mode: Mode) -> String {
             atom(mem, value, mode, &mut out);
         }
     }
-    out
+    Ok(out)
 }
 
 fn prefix_of(symbol: Symbol) -> Option<&'static str> {
@@ -388,25 +399,27 @@ fn kind_of<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> &'static str {
 /// An uncaught object in words: of an error object, its message and irritants.
 pub fn describe_error<'m>(mem: Mem<'m, '_>, object: Value<'m>) -> String {
     let Some(condition) = mem.object::<Condition>(object) else {
-        return format!("uncaught object: {}", shorten(to_string(mem, object, Mode::Write)));
+        return format!("uncaught object: {}", shortened(mem, object));
     };
     let condition: &Condition = &condition;
     let message: Value<'m> = condition.message.load(mem.scope()).into();
     let mut out = match mem.object::<StringObject>(message) {
         Some(text) => mem.text(text),
-        None => shorten(to_string(mem, message, Mode::Write)),
+        None => shortened(mem, message),
     };
     let irritants = condition.irritants.load(mem.scope()).into();
     let irritants = mem.elements(irritants).unwrap_or_default();
     for (index, irritant) in irritants.into_iter().enumerate() {
         out.push_str(if index == 0 { ": " } else { " " });
-        out.push_str(&shorten(to_string(mem, irritant, Mode::Write)));
+        out.push_str(&shortened(mem, irritant));
     }
     out
 }
 
-fn shorten(text: String) -> String {
+/// An object as `write` has it, or how that begins.
+fn shortened<'m>(mem: Mem<'m, '_>, object: Value<'m>) -> String {
     const MOST: usize = 400;
+    let text = to_string(mem, object, Mode::Write, 4 * MOST).unwrap_or_else(|begins| begins);
     if text.chars().count() <= MOST {
         return text;
     }

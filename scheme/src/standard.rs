@@ -93,7 +93,7 @@ pub const LIBRARIES: &[(&str, &str)] = &[
         condition-variable-name condition-variable-specific condition-variable-specific-set!
         condition-variable-signal! condition-variable-broadcast! join-timeout-exception?
         abandoned-mutex-exception? terminated-thread-exception? uncaught-exception? uncaught-exception-reason
-        current-time time? time->seconds seconds->time",
+        current-time time? time->seconds seconds->time current-exception-handler with-exception-handler raise",
     ),
     (
         "(srfi 69)",

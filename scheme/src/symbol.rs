@@ -14,6 +14,17 @@ pub struct Symbol(pub u32);
 struct Table {
     names: Vec<Arc<str>>,
     numbers: HashMap<Arc<str>, u32>,
+    bytes: usize,
+}
+
+impl Table {
+    fn add(&mut self, name: Arc<str>) -> Symbol {
+        // Its entries in both tables, and the counts of the string.
+        const WITH_A_NAME: usize = 64;
+        self.bytes += name.len() + WITH_A_NAME;
+        self.names.push(name);
+        Symbol(self.names.len() as u32 - 1)
+    }
 }
 
 static TABLE: LazyLock<RwLock<Table>> = LazyLock::new(RwLock::default);
@@ -28,18 +39,20 @@ impl Symbol {
         if let Some(&number) = table.numbers.get(name) {
             return Symbol(number);
         }
-        let number = table.names.len() as u32;
         let name: Arc<str> = name.into();
-        table.names.push(name.clone());
-        table.numbers.insert(name, number);
-        Symbol(number)
+        let symbol = table.add(name.clone());
+        table.numbers.insert(name, symbol.0);
+        symbol
+    }
+
+    /// Bytes that the names take, about.
+    pub fn bytes() -> usize {
+        TABLE.read().expect("the interner is whole").bytes
     }
 
     /// A symbol that no other is equal to, whatever its name.
     pub fn uninterned(name: &str) -> Symbol {
-        let mut table = TABLE.write().expect("the interner is whole");
-        table.names.push(name.into());
-        Symbol(table.names.len() as u32 - 1)
+        TABLE.write().expect("the interner is whole").add(name.into())
     }
 
     /// Its name.

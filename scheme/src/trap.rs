@@ -51,6 +51,8 @@ pub enum Large {
     Chars(usize),
     /// Zero words.
     Words(usize),
+    /// A vector of two arrays of zero words.
+    TwoWords([usize; 2]),
 }
 
 impl std::fmt::Debug for Trap<'_> {

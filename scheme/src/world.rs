@@ -5,11 +5,13 @@
 
 use crate::builtins::Builtin;
 use crate::expand::Compiler;
+use crate::object::GuardianObject;
 use crate::port::Streams;
 use crate::value::Scheme;
+use crate::vm::Outcome;
 use firn::{Heap, Root, TaggedArray};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
@@ -27,8 +29,14 @@ pub struct World {
     pub(crate) cells: Mutex<Option<(Root<TaggedArray<Scheme>>, usize)>>,
     /// Ctrl-C was pressed.
     pub interrupted: Arc<AtomicBool>,
+    /// The exit code, if a thread other than the first has ended the program.
+    quit: Mutex<Option<i32>>,
     /// Files and standard streams.
     pub streams: Streams,
+    /// Ports on files that nothing holds any more come out of it.
+    pub(crate) lost_ports: Mutex<Option<Root<GuardianObject>>>,
+    /// Bytes of a text outside the heap that is to go into it, or came out of it, at most.
+    pub(crate) most_text: usize,
     /// The program's name and arguments.
     pub command_line: Mutex<Vec<String>>,
     /// Threads that have been started.
@@ -58,6 +66,8 @@ impl World {
         let numbers = builtins.iter().enumerate().map(|(number, b)| (b.name, number)).collect();
         let mut compiler = Compiler::new(builtins.clone());
         let interaction = compiler.new_env();
+        let interrupted = compiler.interrupted.clone();
+        let most_text = heap.stats().limit_bytes;
         World {
             builtins,
             numbers,
@@ -66,8 +76,11 @@ impl World {
             claimed: Mutex::new(false),
             released: Condvar::new(),
             cells: Mutex::new(None),
-            interrupted: Arc::default(),
+            interrupted,
+            quit: Mutex::default(),
             streams: Streams::new(),
+            lost_ports: Mutex::default(),
+            most_text,
             command_line: Mutex::default(),
             threads: Mutex::default(),
             parking: Default::default(),
@@ -82,6 +95,24 @@ impl World {
     /// A share of this world.
     pub(crate) fn shared(&self) -> Arc<World> {
         self.itself.upgrade().expect("whoever has a reference shares it")
+    }
+
+    /// Ends the program, from a thread that is not the first: that one is interrupted.
+    pub(crate) fn quit(&self, code: i32) {
+        self.quit.lock().expect("nobody panics with it").get_or_insert(code);
+        self.interrupted.store(true, Relaxed);
+    }
+
+    /// How the program ended if the first thread ended like this.
+    pub(crate) fn ended(&self, outcome: Outcome) -> Outcome {
+        let quit = self.quit.lock().expect("nobody panics with it").take();
+        match (outcome, quit) {
+            (Outcome::Interrupted, Some(code)) => {
+                self.interrupted.store(false, Relaxed);
+                Outcome::Quit(code)
+            }
+            (outcome, _) => outcome,
+        }
     }
 
     /// The builtins, by number.

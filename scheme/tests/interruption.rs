@@ -45,6 +45,11 @@ fn ctrl_c_ends_whatever_a_program_waits_for() {
         "(let ((m (make-mutex))) (mutex-lock! m) (mutex-unlock! m (make-condition-variable)))",
         "(thread-join! (thread-start! (make-thread (lambda () (read-char)))))",
         "(let loop () (loop))",
+        "(let loop () (make-vector 100 0) (loop))",
+        "(let loop () (make-vector 100000 0) (loop))",
+        "(let loop () (gc) (loop))",
+        "(let loop ((l '())) (loop (cons 1 (if (pair? l) '() l))))",
+        "(letrec-syntax ((m (syntax-rules () ((_ a) (m (a a)))))) (m 1))",
     ];
     for wait in waits {
         let ended = interrupted(&format!("(display 'now) (newline) {wait}"));
@@ -61,4 +66,17 @@ fn a_thread_that_waits_for_input_can_be_ended() {
          (let loop () (loop))",
     );
     assert!(matches!(ended, Err(Stopped::Outcome(Outcome::Interrupted))), "{ended:?}");
+}
+
+#[test]
+fn a_thread_can_end_the_program() {
+    for wait in ["(let loop () (loop))", "(read-line)", "(thread-sleep! 1000)", "(thread-join! t)"]
+    {
+        let ended = interrupted(&format!(
+            "(define t (thread-start! (make-thread (lambda ()
+               (dynamic-wind (lambda () #f) (lambda () (thread-sleep! 0.01) (exit 9)) (lambda () #f))))))
+             {wait}"
+        ));
+        assert!(matches!(ended, Err(Stopped::Outcome(Outcome::Quit(9)))), "{wait}: {ended:?}");
+    }
 }

@@ -71,3 +71,54 @@ fn a_continuation_is_entered_again_and_again() {
     );
     assert!(output("heap=64m,stress-every=5003", &program).is_none_or(|out| out == "(50 10049)"));
 }
+
+#[test]
+fn what_lies_outside_the_heap_ends_as_a_condition_too() {
+    // A text of 2^45 numbers, of an object that shares its parts; names of symbols, which are never freed; an expansion
+    // that does not end; numbers of many digits.
+    for hog in [
+        "(let loop ((i 0) (x '(1))) (if (< i 45) (loop (+ i 1) (list x x)) (write x (open-output-string))))",
+        "(let loop ((i 0)) (string->symbol (string-append (make-string 100000 #\\a) (number->string i))) (loop (+ i 1)))",
+        "(let loop () (gensym (make-string 100000 #\\a)) (loop))",
+        "(eval '(letrec-syntax ((m (syntax-rules () ((_ a) (m (a a)))))) (m 1)) (interaction-environment))",
+        "(expt 10 (expt 10 9))",
+        "(expt 10 (expt 10 10))",
+        "(expt 2/3 (expt 10 9))",
+    ] {
+        let text = format!("(display (guard (e ((error-object? e) 'condition)) {hog}))");
+        assert!(output("heap=32m", &text).is_none_or(|out| out == "condition"), "{hog}");
+    }
+}
+
+#[test]
+fn a_builtin_makes_what_is_large_whatever_comes_before_it() {
+    // Sums of several bignums of more than 32 KiB, and a fraction both of whose parts are large.
+    let text = "(define a (expt 7 100000))
+        (define r (/ (expt 3 90000) (expt 7 52000)))
+        (display (list (= (apply + (list a a a)) (* 3 a)) (= (apply * (list a 2 2)) (* 4 a)) (= (apply - (list a a a)) (- a))
+                       (= (numerator r) (expt 3 90000)) (= (denominator r) (expt 7 52000))
+                       (apply + 1 2 '(3.5)) (apply / 1 '(2 3)) (apply - 1 2 '(3)) (apply * '(1/2 4 5))))";
+    let wanted = "(#t #t #t #t #t 6.5 1/6 -4 10)";
+    for options in ["heap=64m", "heap=64m,stress-every=10007"] {
+        assert!(output(options, text).is_none_or(|out| out == wanted), "{options}");
+    }
+}
+
+#[test]
+fn the_end_of_memory_ends_a_thread_as_a_condition() {
+    let text = "(define (endless n) (+ 1 (endless n)))
+        (define (try thunk)
+          ;; While another thread takes all there is, this one may be the one that has none.
+          (display (guard (e (#t (error-object-message (if (uncaught-exception? e) (uncaught-exception-reason e) e))))
+                     (thread-join! (thread-start! (make-thread thunk)))))
+          (newline))
+        (try (lambda () (let count ((n 1000000)) (if (= n 0) 0 (+ 1 (count (- n 1)))))))
+        (try (lambda () (endless 1)))
+        (try (lambda () (let loop ((l '())) (loop (cons 1 l)))))
+        (try (lambda () (make-vector (expt 10 12) 0)))
+        (try (lambda () (make-string (expt 10 12) #\\a)))";
+    let wanted = "1000000\n".to_string() + &"out of memory\n".repeat(4);
+    for options in ["heap=128m", "heap=128m,backend=stw"] {
+        assert!(output(options, text).is_none_or(|out| out == wanted), "{options}");
+    }
+}

@@ -204,6 +204,73 @@ fn a_call_trace_names_the_procedures() {
     }
 }
 
+#[test]
+fn an_error_object_tells_where_it_comes_from() {
+    let scheme = interpreter(HEAP).expect("needs no userfaultfd");
+    // Raised by the machine, by a builtin, by the program; inside and outside of a thread.
+    for inner in ["(car x)", "(vector-ref (vector 1 x) 10)", "(error \"by the program\" x)"] {
+        for outer in
+            ["(outer 5)", "(thread-join! (thread-start! (make-thread (lambda () (outer 5)))))"]
+        {
+            let text = format!(
+                "(define (inner x)\n  (+ 1 {inner}))\n(define (outer x)\n  (+ 1 (inner x)))\n(define e (guard (e (#t e)) {outer}))\n\
+                 (display (error-object-trace (if (uncaught-exception? e) (uncaught-exception-reason e) e)))"
+            );
+            let run = run_with(&scheme, &text, "wrong.scm", &[], "");
+            for part in ["inner at wrong.scm:2", "outer at wrong.scm:4"] {
+                assert!(
+                    run.output.contains(part),
+                    "{part} is not in: {}{}",
+                    run.output,
+                    run.errors
+                );
+            }
+            // And if nobody handles it, the message has the same.
+            let run = run_with(
+                &scheme,
+                &text.replace("(guard (e (#t e)) ", "(begin "),
+                "wrong.scm",
+                &[],
+                "",
+            );
+            for part in ["inner at wrong.scm:2", "outer at wrong.scm:4"] {
+                assert!(run.exit != 0 && run.errors.contains(part), "{part}: {}", run.errors);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_that_is_raised_last_is_located_too() {
+    let scheme = interpreter(HEAP).expect("needs no userfaultfd");
+    for raise in
+        ["(error \"no\" 1)", "(raise 'no)", "(cond (#f 1) (else (error \"no\")))", "(assert #f)"]
+    {
+        for text in [format!("\n{raise}"), format!("(define (f)\n  {raise})\n(f)")] {
+            let run = run_with(&scheme, &text, "wrong.scm", &[], "");
+            assert!(run.exit != 0 && run.errors.contains("wrong.scm:2:"), "{text}: {}", run.errors);
+        }
+    }
+}
+
+#[test]
+fn an_error_of_what_is_done_between_two_stretches_is_located_where_it_is_called() {
+    let scheme = interpreter(HEAP).expect("needs no userfaultfd");
+    for call in [
+        "(open-input-file \"/no/such\")",
+        "(eval '(if) (interaction-environment))",
+        "(make-vector 1000000000000 0)",
+    ] {
+        let text = format!("(define (f)\n  (list {call}\n     (car 1)\n   (car 2)))\n(list (f))");
+        let run = run_with(&scheme, &text, "wrong.scm", &[], "");
+        assert!(
+            run.exit != 0 && run.errors.contains("f at wrong.scm:2:"),
+            "{call}: {}",
+            run.errors
+        );
+    }
+}
+
 /// Runs a program that must end well, and returns what it printed.
 fn prints(text: &str) -> String {
     let scheme = interpreter(HEAP).expect("needs no userfaultfd");

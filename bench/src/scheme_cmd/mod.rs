@@ -13,7 +13,7 @@ use crate::scheme_compare;
 use crate::stress::report_text::gc_text;
 use clap::Args;
 use firn::Options;
-use firn_scheme::vm::load::Stopped;
+use firn_scheme::vm::load::{Stopped, decode};
 use firn_scheme::vm::{Outcome, Vm};
 use firn_scheme::{Interpreter, StartError};
 use std::path::PathBuf;
@@ -84,11 +84,10 @@ pub fn run(args: &SchemeArgs) -> Result<ExitCode, Failure> {
         Some(path) => {
             let bytes = std::fs::read(path)
                 .map_err(|e| Failure::usage(format!("cannot read {}: {e}", path.display())))?;
-            Some(String::from_utf8(bytes).map_err(|e| {
-                let before = &e.as_bytes()[..e.utf8_error().valid_up_to()];
-                let line = 1 + before.iter().filter(|&&b| b == b'\n').count();
-                Failure::gate(format!("{}:{line}: the text is not UTF-8", path.display()))
-            })?)
+            match decode(bytes, &path.display().to_string()) {
+                Ok(text) => Some(text),
+                Err(error) => return Ok(ExitCode::from(report(&Stopped::Syntax(error)))),
+            }
         }
     };
     if text.is_none() && args.eval.is_empty() && !args.repl {
@@ -124,6 +123,7 @@ fn session(args: &SchemeArgs, options: &Options, text: Option<&str>) -> Result<E
         line.push(args.program.as_ref().map_or_else(String::new, |p| p.display().to_string()));
         line.extend(args.arguments.iter().cloned());
     }
+    let editor = args.repl.then(repl::editor).transpose()?;
     let interrupted = scheme.world().interrupted.clone();
     // A second handler cannot be set in one process; the program has one.
     let _ = ctrlc::set_handler(move || interrupted.store(true, Ordering::Relaxed));
@@ -146,8 +146,10 @@ fn session(args: &SchemeArgs, options: &Options, text: Option<&str>) -> Result<E
         Ok(Err(stopped)) => report(&stopped),
         Err(_) => report(&Stopped::Outcome(Outcome::OutOfMemory)),
     };
-    if args.repl && code == 0 {
-        code = repl::run(&scheme);
+    if let Some(editor) = editor
+        && code == 0
+    {
+        code = repl::run(&scheme, editor);
     }
     scheme.stop_threads();
     if args.gc_report {

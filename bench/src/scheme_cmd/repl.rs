@@ -3,6 +3,7 @@
 //! The thread is attached to the heap only while it evaluates, so that nobody waits for a thread that waits for keys.
 
 use super::{evaluate, report};
+use crate::exit::Failure;
 use firn_scheme::Interpreter;
 use firn_scheme::vm::load::{Stopped, read_all};
 use firn_scheme::vm::{Outcome, Vm};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// What the line editor asks us.
-struct Names(Vec<Arc<str>>);
+pub struct Names(Vec<Arc<str>>);
 
 impl Helper for Names {}
 impl Highlighter for Names {}
@@ -65,15 +66,20 @@ fn names(vm: &mut Vm<'_, '_>) -> Vec<Arc<str>> {
     vm.with_compiler(|compiler| compiler.names(env))
 }
 
+/// The line editor. It takes the signal of Ctrl-C for itself when it is made and never gives it back; so whoever wants
+/// Ctrl-C for programs must take it afterwards.
+pub type LineEditor = Editor<Names, rustyline::history::DefaultHistory>;
+
+/// A line editor.
+///
+/// # Errors
+/// If there is none to be had.
+pub fn editor() -> Result<LineEditor, Failure> {
+    Editor::new().map_err(|error| Failure::missing(format!("no prompt can be had here: {error}")))
+}
+
 /// Reads, evaluates, prints until the end of input; returns the exit code.
-pub fn run(scheme: &Interpreter) -> u8 {
-    let mut editor = match Editor::<Names, rustyline::history::DefaultHistory>::new() {
-        Ok(editor) => editor,
-        Err(error) => {
-            eprintln!("firn scheme: no prompt can be had here: {error}");
-            return 3;
-        }
-    };
+pub fn run(scheme: &Interpreter, mut editor: LineEditor) -> u8 {
     let history = std::env::var_os("HOME")
         .map(|home| std::path::Path::new(&home).join(".firn-scheme-history"));
     if let Some(history) = &history {

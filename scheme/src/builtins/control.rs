@@ -6,7 +6,7 @@ use crate::object::*;
 use crate::symbol::Symbol;
 use crate::trap::{Result, TrapKind, wrong_type};
 use crate::value::Value;
-use crate::vm::machine::multiple;
+use crate::vm::machine::{multiple, trace_text};
 
 fn is_procedure<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> bool {
     value.as_closure().is_some()
@@ -27,15 +27,27 @@ fn is_kind<'m>(mem: Mem<'m, '_>, value: Value<'m>, name: &str) -> bool {
     })
 }
 
-fn make_condition<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
-    let irritants = mem.list(&a[2..])?;
+/// An error object. `trace` is what [`Control::Trace`] gives, or `#f`.
+pub fn condition_of<'m>(
+    mem: Mem<'m, '_>,
+    kind: &str,
+    message: &str,
+    irritants: &[Value<'m>],
+    trace: Value<'m>,
+) -> Result<'m> {
+    let irritants = mem.list(irritants)?;
+    let message = mem.string(message)?;
+    make_condition(mem, [trace, Value::symbol(Symbol::intern(kind)), message, irritants])
+}
+
+fn make_condition<'m>(mem: Mem<'m, '_>, parts: [Value<'m>; 4]) -> Result<'m> {
     let zero = || firn::Tagged::new(0);
     let empty = Condition { kind: zero(), message: zero(), irritants: zero(), trace: zero() };
     mem.make(empty, |condition| {
-        condition.set(&condition.kind, a[0].into());
-        condition.set(&condition.message, a[1].into());
-        condition.set(&condition.irritants, irritants.into());
-        condition.set(&condition.trace, Value::FALSE.into());
+        let slots = [&condition.trace, &condition.kind, &condition.message, &condition.irritants];
+        for (slot, part) in slots.into_iter().zip(parts) {
+            condition.set(slot, part.into());
+        }
     })
 }
 
@@ -69,7 +81,16 @@ pub const TABLE: &[Builtin] = &[
     Builtin::new("procedure?", 1, 1, |mem, a| Ok(Value::boolean(is_procedure(mem, a[0])))),
     Builtin::new("void", 0, Builtin::MANY, |_, _| Ok(Value::UNSPECIFIED)),
     Builtin::new("%compile", 1, 2, crate::vm::load::compile_builtin),
-    Builtin::new("%make-condition", 2, Builtin::MANY, make_condition),
+    Builtin::new("%compile-file", 2, 2, |mem, a| {
+        let name = mem.text(args::string(mem, a[0])?);
+        let env = a[1].as_environment().ok_or_else(|| wrong_type("an environment", a[1]))?;
+        Err(TrapKind::Outside(Box::new(move |vm| vm.compile_file(&name, env))).into())
+    }),
+    // (%make-condition trace kind message irritant ...)
+    Builtin::new("%make-condition", 3, Builtin::MANY, |mem, a| {
+        let irritants = mem.list(&a[3..])?;
+        make_condition(mem, [a[0], a[1], a[2], irritants])
+    }),
     Builtin::new("error-object?", 1, 1, |mem, a| {
         Ok(Value::boolean(mem.object::<Condition>(a[0]).is_some()))
     }),
@@ -88,10 +109,15 @@ pub const TABLE: &[Builtin] = &[
         let condition: &Condition = &condition;
         Ok(condition.kind.load(mem.scope()).into())
     }),
+    // Procedures and places, innermost first, as text.
     Builtin::new("error-object-trace", 1, 1, |mem, a| {
         let condition = condition(mem, a[0])?;
         let condition: &Condition = &condition;
-        Ok(condition.trace.load(mem.scope()).into())
+        let mut lines = Vec::new();
+        for line in trace_text(mem, condition.trace.load(mem.scope()).into()) {
+            lines.push(mem.string(&line)?);
+        }
+        mem.list(&lines)
     }),
     Builtin::new("read-error?", 1, 1, |mem, a| Ok(Value::boolean(is_kind(mem, a[0], "read")))),
     Builtin::new("file-error?", 1, 1, |mem, a| Ok(Value::boolean(is_kind(mem, a[0], "file")))),
@@ -166,6 +192,7 @@ pub const TABLE: &[Builtin] = &[
             },
             None => "g".to_string(),
         };
+        super::strings::room_for_symbols(mem)?;
         let number = mem.world().next_id.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(Value::symbol(Symbol::uninterned(&format!("{prefix}{number}"))))
     }),

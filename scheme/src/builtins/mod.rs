@@ -10,6 +10,7 @@ pub mod args;
 pub mod bytevectors;
 pub mod chars;
 pub mod control;
+mod files;
 pub mod lists;
 pub mod numbers;
 pub mod ports;

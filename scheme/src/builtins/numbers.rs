@@ -17,51 +17,62 @@ fn truth<'m>(value: bool) -> Result<'m> {
     Ok(Value::boolean(value))
 }
 
+/// An operation over all arguments. What it comes to on the way stays in native memory: a builtin makes one large
+/// object at most.
+fn fold<'m>(
+    mem: Mem<'m, '_>,
+    args: &[Value<'m>],
+    two: fn(Mem<'m, '_>, Value<'m>, Value<'m>) -> Result<'m>,
+    native: fn(Number, Number) -> Number,
+) -> Result<'m> {
+    match *args {
+        [only] => number(mem, only).map(|_| only),
+        [a, b] => two(mem, a, b),
+        _ => {
+            let (first, rest) = args.split_first().expect("none and one are special");
+            let mut result = number(mem, *first)?;
+            for &next in rest {
+                result = native(result, number(mem, next)?);
+            }
+            result.encode(mem)
+        }
+    }
+}
+
 /// `(+ ...)`
 fn add<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
-    if let [only] = args {
-        number(mem, *only)?;
+    if args.is_empty() {
+        return Ok(Value::fixnum(0));
     }
-    args.iter().try_fold(Value::fixnum(0), |sum, &next| {
-        // The sum of one flonum and nothing keeps the sign of its zero.
-        if sum == Value::fixnum(0) && is_number(mem, next) {
-            Ok(next)
-        } else {
-            arithmetic::add(mem, sum, next)
-        }
-    })
+    fold(mem, args, |mem, a, b| arithmetic::add(mem, a, b), arithmetic::add_native)
 }
 
 /// `(* ...)`
 fn mul<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
-    if let [only] = args {
-        number(mem, *only)?;
+    if args.is_empty() {
+        return Ok(Value::fixnum(1));
     }
-    args.iter().try_fold(Value::fixnum(1), |product, &next| {
-        if product == Value::fixnum(1) && is_number(mem, next) {
-            Ok(next)
-        } else {
-            arithmetic::mul(mem, product, next)
-        }
-    })
+    fold(mem, args, |mem, a, b| arithmetic::mul(mem, a, b), arithmetic::mul_native)
 }
 
 /// `(- a ...)`
 fn sub<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     match args {
         [only] => arithmetic::negate(mem, *only),
-        [first, rest @ ..] => rest.iter().try_fold(*first, |a, &b| arithmetic::sub(mem, a, b)),
-        [] => unreachable!("the machine checks the number of arguments"),
+        _ => fold(mem, args, |mem, a, b| arithmetic::sub(mem, a, b), arithmetic::sub_native),
     }
 }
 
 /// `(/ a ...)`
 fn div<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
-    match args {
-        [only] => arithmetic::div(mem, Value::fixnum(1), *only),
-        [first, rest @ ..] => rest.iter().try_fold(*first, |a, &b| arithmetic::div(mem, a, b)),
-        [] => unreachable!("the machine checks the number of arguments"),
+    if let [only] = args {
+        return arithmetic::div(mem, Value::fixnum(1), *only);
     }
+    if args[1..].contains(&Value::fixnum(0)) {
+        number(mem, args[0])?;
+        return Err(arithmetic::division_by_zero(args[0]));
+    }
+    fold(mem, args, |mem, a, b| arithmetic::div(mem, a, b), arithmetic::div_native)
 }
 
 /// Whether each neighbouring pair compares so. All arguments are checked to be numbers.
@@ -356,7 +367,7 @@ fn arithmetic_shift<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     if shift <= 0 {
         return crate::numbers::encode_big(mem, &(integer >> shift.unsigned_abs()));
     }
-    if integer.bits() + shift as u64 > crate::numbers::MOST_BITS {
+    if integer.bits() + shift as u64 > crate::numbers::most_bits(mem) {
         return Err(crate::numbers::too_large());
     }
     crate::numbers::encode_big(mem, &(integer << shift as u64))

@@ -3,6 +3,7 @@
 //! Reading from a stream looks at what is buffered; when that is not enough, the builtin traps with a blocking
 //! action that reads more, and is called again. Nothing is taken from the buffer before the answer is complete.
 
+use super::files::open_file;
 use super::read::read;
 use super::{Builtin, args};
 use crate::mem::Mem;
@@ -11,6 +12,7 @@ use crate::port::{Busy, Stream, flag};
 use crate::print::{Mode, to_string};
 use crate::trap::{Result, Trap, TrapKind, error, error_of, wrong_type};
 use crate::value::Value;
+use crate::vm::{Failure, register};
 use firn::{Field, Gc};
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering::Relaxed;
@@ -59,8 +61,13 @@ pub(super) fn is_stream(port: Gc<'_, Port>) -> bool {
     port.flags.load(Relaxed) & flag::STREAM != 0
 }
 
+/// More input is needed than the `held` bytes that are there. They are in native memory, which has no end of its own: so
+/// the heap's is theirs.
 #[cold]
-pub(super) fn fill_first<'m>(port: Gc<'m, Port>) -> Trap<'m> {
+pub(super) fn fill_first<'m>(mem: Mem<'m, '_>, port: Gc<'m, Port>, held: usize) -> Trap<'m> {
+    if held > mem.world().most_text {
+        return too_long();
+    }
     let handle = port.stream;
     TrapKind::Block(Box::new(move |world| {
         if let Some(mut stream) = world.streams.lock(handle) {
@@ -71,7 +78,7 @@ pub(super) fn fill_first<'m>(port: Gc<'m, Port>) -> Trap<'m> {
 }
 
 /// A new port.
-fn make_port<'m>(mem: Mem<'m, '_>, flags: u64, stream: usize) -> Result<'m> {
+pub(super) fn make_port<'m>(mem: Mem<'m, '_>, flags: u64, stream: usize) -> Result<'m> {
     let empty = Port {
         flags: (flags | flag::OPEN).into(),
         text: Field::null(),
@@ -135,10 +142,10 @@ fn take_chars<'m>(
             if guard.ended() {
                 break;
             }
-            return Err(fill_first(port));
+            return Err(fill_first(mem, port, at));
         }
         let Some((c, len)) = decode(&bytes[at..], guard.ended()) else {
-            return Err(fill_first(port));
+            return Err(fill_first(mem, port, at));
         };
         let (take, go_on) = wanted(c);
         if take {
@@ -160,9 +167,9 @@ pub(super) fn text_in<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m, Gc<'
     open_port(mem, value, flag::INPUT | flag::TEXT)
 }
 
-/// Whether reading from the port would answer at once.
-fn is_ready<'m>(mem: Mem<'m, '_>, port: Gc<'m, Port>) -> Result<'m> {
-    Ok(Value::boolean(!is_stream(port) || stream(mem, port)?.is_ready()))
+/// Whether reading from the port would answer at once; `whole` says whether the bytes begin with an answer.
+fn is_ready<'m>(mem: Mem<'m, '_>, port: Gc<'m, Port>, whole: impl Fn(&[u8]) -> bool) -> Result<'m> {
+    Ok(Value::boolean(!is_stream(port) || stream(mem, port)?.is_ready(whole)))
 }
 
 /// The next character, if there is one.
@@ -195,7 +202,7 @@ fn next_char<'m>(mem: Mem<'m, '_>, value: Value<'m>, take: bool) -> Result<'m> {
             }
             Ok(Value::char(c))
         }
-        None => Err(fill_first(port)),
+        None => Err(fill_first(mem, port, 0)),
     }
 }
 
@@ -262,7 +269,7 @@ fn look<'m>(
             if guard.ended() {
                 return Ok(());
             }
-            return Err(fill_first(port));
+            return Err(fill_first(mem, port, at));
         };
         at += len;
         if !on(c) {
@@ -315,7 +322,7 @@ fn with_bytes<'m, R>(
     }
     let mut guard = stream(mem, port)?;
     if guard.available().len() < most && !guard.ended() {
-        return Err(fill_first(port));
+        return Err(fill_first(mem, port, guard.available().len()));
     }
     let count = most.min(guard.available().len());
     let result = use_them(&mut |index| guard.available()[index], count)?;
@@ -390,7 +397,10 @@ fn put_object<'m>(mem: Mem<'m, '_>, a: &[Value<'m>], mode: Mode) -> Result<'m> {
     if is_stream(port) && stream(mem, port)?.waiting() > Stream::FULL {
         return Err(flush_first(port));
     }
-    put(mem, a[1], &to_string(mem, a[0], mode))
+    match to_string(mem, a[0], mode, mem.world().most_text) {
+        Ok(text) => put(mem, a[1], &text),
+        Err(_) => Err(too_long()),
+    }
 }
 
 fn put_stream<'m>(mem: Mem<'m, '_>, port: Gc<'m, Port>, bytes: &[u8]) -> Result<'m> {
@@ -401,8 +411,33 @@ fn put_stream<'m>(mem: Mem<'m, '_>, port: Gc<'m, Port>, bytes: &[u8]) -> Result<
     guard.put(bytes);
     match guard.take_failure() {
         Some(failure) => Err(error_of("file", failure, &[])),
+        // Writing may have to wait for whoever reads: not in this stretch.
+        None if guard.wants_flush() => Err(flush(port)),
         None => Ok(Value::UNSPECIFIED),
     }
+}
+
+/// Writes out what waits; that is the whole of what remains to be done.
+#[cold]
+fn flush<'m>(port: Gc<'m, Port>) -> Trap<'m> {
+    let handle = port.stream;
+    TrapKind::Outside(Box::new(move |vm| {
+        let world = vm.world.clone();
+        let failure = vm.cx.blocking(|| {
+            let mut stream = world.streams.lock(handle)?;
+            stream.flush();
+            stream.take_failure()
+        });
+        vm.set(register::RESULT, |_| Value::UNSPECIFIED);
+        failure.map_or(Ok(()), |failure| Err(Failure::Error("file", failure)))
+    }))
+    .into()
+}
+
+/// The error of a text that is longer than the heap is large.
+#[cold]
+fn too_long<'m>() -> Trap<'m> {
+    error_of("out-of-memory", "the text is longer than the heap is large", &[])
 }
 
 #[cold]
@@ -437,22 +472,6 @@ fn put_bytes<'m>(mem: Mem<'m, '_>, target: Value<'m>, bytes: &[u8]) -> Result<'m
     array.copy_from(end, bytes);
     port.end.store(end + bytes.len(), Relaxed);
     Ok(Value::UNSPECIFIED)
-}
-
-fn open_file<'m>(mem: Mem<'m, '_>, name: Value<'m>, flags: u64) -> Result<'m> {
-    let path = mem.text(args::string(mem, name)?);
-    let fail = |error: std::io::Error| error_of("file", format!("{path}: {error}"), &[name]);
-    let opened = if flags & flag::INPUT != 0 {
-        Stream::file(std::fs::File::open(&path).map_err(fail)?)
-    } else {
-        Stream::output(Box::new(std::fs::File::create(&path).map_err(fail)?), false)
-    };
-    let number = mem.world().streams.add(opened);
-    let port = make_port(mem, flags | flag::STREAM, number);
-    if port.is_err() {
-        mem.world().streams.close(number);
-    }
-    port
 }
 
 fn close<'m>(mem: Mem<'m, '_>, value: Value<'m>, which: u64) -> Result<'m> {
@@ -516,15 +535,17 @@ pub const TABLE: &[Builtin] = &[
         let way = if number == 0 { flag::INPUT } else { flag::OUTPUT };
         make_port(mem, way | flag::TEXT | flag::STREAM, number)
     }),
-    Builtin::new("open-input-file", 1, 1, |mem, a| open_file(mem, a[0], flag::INPUT | flag::TEXT)),
+    Builtin::new("open-input-file", 1, 1, |mem, a| {
+        open_file(mem, "open-input-file", a[0], flag::INPUT | flag::TEXT)
+    }),
     Builtin::new("open-output-file", 1, 1, |mem, a| {
-        open_file(mem, a[0], flag::OUTPUT | flag::TEXT)
+        open_file(mem, "open-output-file", a[0], flag::OUTPUT | flag::TEXT)
     }),
     Builtin::new("open-binary-input-file", 1, 1, |mem, a| {
-        open_file(mem, a[0], flag::INPUT | flag::BINARY)
+        open_file(mem, "open-binary-input-file", a[0], flag::INPUT | flag::BINARY)
     }),
     Builtin::new("open-binary-output-file", 1, 1, |mem, a| {
-        open_file(mem, a[0], flag::OUTPUT | flag::BINARY)
+        open_file(mem, "open-binary-output-file", a[0], flag::OUTPUT | flag::BINARY)
     }),
     Builtin::new("open-input-string", 1, 1, |mem, a| {
         let string = args::string(mem, a[0])?;
@@ -583,13 +604,13 @@ pub const TABLE: &[Builtin] = &[
     Builtin::new("%read", 1, 1, read),
     Builtin::new("%char-ready?", 1, 1, |mem, a| {
         let port = text_in(mem, a[0])?;
-        is_ready(mem, port)
+        is_ready(mem, port, |bytes| decode(bytes, false).is_some())
     }),
     Builtin::new("%read-u8", 1, 1, |mem, a| one_byte(mem, a[0], true)),
     Builtin::new("%peek-u8", 1, 1, |mem, a| one_byte(mem, a[0], false)),
     Builtin::new("%u8-ready?", 1, 1, |mem, a| {
         let port = bytes_in(mem, a[0])?;
-        is_ready(mem, port)
+        is_ready(mem, port, |_| true)
     }),
     Builtin::new("%read-bytevector", 2, 2, read_bytevector),
     Builtin::new("%read-bytevector!", 2, 4, read_bytevector_to),
@@ -622,7 +643,7 @@ pub const TABLE: &[Builtin] = &[
             return Ok(Value::UNSPECIFIED);
         }
         if stream(mem, port)?.waiting() > 0 {
-            return Err(flush_first(port));
+            return Err(flush(port));
         }
         Ok(Value::UNSPECIFIED)
     }),

@@ -7,10 +7,11 @@
 //! Called by the table of [`super::ports`].
 
 use super::ports::{decode, fill_first, is_stream, stream, text_in};
+use super::strings::room_for_symbols;
 use crate::mem::Mem;
 use crate::syntax::Forms;
 use crate::syntax::reader::{Reader, Source};
-use crate::trap::{Result, TrapKind, error_of};
+use crate::trap::{Result, error_of};
 use crate::value::Value;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -49,11 +50,13 @@ impl Source for Borrowed<'_, '_> {
 
 pub(super) fn read<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
     let port = text_in(mem, a[0])?;
+    room_for_symbols(mem)?;
     let mut forms = Forms::new();
     let parse = |chars: &mut Chars<'_>, forms: &mut Forms| Reader::new(Borrowed(chars)).read(forms);
     let (result, consumed) = if is_stream(port) {
         let mut guard = stream(mem, port)?;
         let ended = guard.ended();
+        let held = guard.available().len();
         let (result, at, hit_end) = {
             let bytes = guard.available();
             let mut next =
@@ -63,7 +66,7 @@ pub(super) fn read<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
             (result, chars.at, chars.hit_end)
         };
         if hit_end && !ended {
-            return Err(fill_first(port));
+            return Err(fill_first(mem, port, held));
         }
         guard.consume(at);
         (result, 0)
@@ -81,15 +84,7 @@ pub(super) fn read<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
     }
     match result {
         Ok(None) => Ok(Value::EOF),
-        Ok(Some(id)) => Err(TrapKind::Outside(Box::new(move |vm| {
-            let (made, placed) = crate::datum::to_heap(vm, &forms, &[id])?;
-            let place = placed.place(id);
-            let cx: &firn::Scope<'_> = vm.cx;
-            let value = made.get(cx).load(cx, place);
-            vm.registers.get(cx).store(cx, crate::vm::register::RESULT, value);
-            Ok(())
-        }))
-        .into()),
+        Ok(Some(id)) => Err(crate::datum::deliver(forms, id)),
         Err(wrong) => {
             let place =
                 format!("line {}, column {}: {}", wrong.at.line, wrong.at.column, wrong.message);

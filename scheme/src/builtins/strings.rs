@@ -14,6 +14,15 @@ use std::cmp::Ordering;
 
 const MANY: u16 = Builtin::MANY;
 
+/// Names of symbols are kept for ever, outside the heap. There is an end to that where the heap would have its own.
+pub(super) fn room_for_symbols<'m>(mem: Mem<'m, '_>) -> Result<'m, ()> {
+    if Symbol::bytes() > mem.world().most_text {
+        let why = "the names of symbols, which are never freed, are longer than the heap is large";
+        return Err(crate::trap::error_of("out-of-memory", why, &[]));
+    }
+    Ok(())
+}
+
 /// A string of the `len` characters that `at` gives.
 fn build<'m>(mem: Mem<'m, '_>, len: usize, at: impl Fn(usize) -> u32) -> Result<'m> {
     let string = mem.chars(len)?;
@@ -225,6 +234,7 @@ fn symbol_to_string<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     mem.string(&args::symbol(args[0])?.name())
 }
 fn string_to_symbol<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
+    room_for_symbols(mem)?;
     Ok(Value::symbol(Symbol::intern(&mem.text(args::string(mem, args[0])?))))
 }
 fn symbol_equal<'m>(_: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {

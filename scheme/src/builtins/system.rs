@@ -1,6 +1,8 @@
 //! Time, processes, the collector.
 
 use super::{Builtin, args};
+use crate::datum;
+use crate::syntax::{Forms, Id, Location, Node};
 use crate::trap::{TrapKind, error_of};
 use crate::value::Value;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,6 +19,10 @@ fn exit_code(value: Option<&Value<'_>>) -> i32 {
             None => 1,
         },
     }
+}
+
+fn text(forms: &mut Forms, text: &str) -> Id {
+    forms.add(Node::Text(text.into()), Location::default())
 }
 
 /// Builtins of this file.
@@ -52,11 +58,10 @@ pub const TABLE: &[Builtin] = &[
     }),
     Builtin::new("command-line", 0, 0, |mem, _| {
         let line = mem.world().command_line.lock().expect("nobody panics with it").clone();
-        let mut strings = Vec::new();
-        for word in &line {
-            strings.push(mem.string(word)?);
-        }
-        mem.list(&strings)
+        let mut forms = Forms::new();
+        let words: Vec<_> = line.iter().map(|word| text(&mut forms, word)).collect();
+        let list = forms.make_list(&words, None, Location::default());
+        Err(datum::deliver(forms, list))
     }),
     Builtin::new("get-environment-variable", 1, 1, |mem, a| {
         let name = mem.text(args::string(mem, a[0])?);
@@ -68,14 +73,16 @@ pub const TABLE: &[Builtin] = &[
             None => Ok(Value::FALSE),
         }
     }),
-    Builtin::new("get-environment-variables", 0, 0, |mem, _| {
+    Builtin::new("get-environment-variables", 0, 0, |_, _| {
+        let mut forms = Forms::new();
         let mut pairs = Vec::new();
         for (name, value) in std::env::vars_os() {
-            let name = mem.string(&name.to_string_lossy())?;
-            let value = mem.string(&value.to_string_lossy())?;
-            pairs.push(mem.cons(name, value)?);
+            let name = text(&mut forms, &name.to_string_lossy());
+            let value = text(&mut forms, &value.to_string_lossy());
+            pairs.push(forms.add(Node::Pair(name, value), Location::default()));
         }
-        mem.list(&pairs)
+        let list = forms.make_list(&pairs, None, Location::default());
+        Err(datum::deliver(forms, list))
     }),
     Builtin::new("features", 0, 0, |mem, _| {
         let names: Vec<_> = crate::expand::library::FEATURES

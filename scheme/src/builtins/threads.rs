@@ -5,12 +5,14 @@
 //! whoever changes such a state begins a new generation. So no wake-up is lost, and nobody sleeps while holding a
 //! reference.
 
+use super::control::condition_of;
 use super::{Builtin, args};
 use crate::mem::Mem;
 use crate::object::*;
 use crate::port::PATIENCE;
+use crate::symbol::Symbol;
 use crate::trap::{Result, Trap, TrapKind, error, wrong_type};
-use crate::value::{Scheme, Value};
+use crate::value::{Array, Scheme, Value};
 use crate::vm::{Outcome, Vm, register};
 use firn::{Gc, Root, TaggedArray};
 use std::collections::{HashMap, VecDeque};
@@ -34,6 +36,8 @@ pub struct Parking {
     generation: Mutex<u64>,
     changed: Condvar,
     queues: Mutex<Queues>,
+    /// Threads that could not so much as begin, and why.
+    failed: Mutex<HashMap<u64, String>>,
 }
 
 /// Who waits for which condition variable, in the order in which they began to: tickets and threads.
@@ -62,6 +66,15 @@ impl Parking {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let patience = left.map_or(PATIENCE, |left| left.min(PATIENCE));
         drop(self.changed.wait_timeout(now, patience).expect("parking is whole"));
+    }
+
+    fn fail(&self, thread: u64, why: String) {
+        self.failed.lock().expect("parking is whole").insert(thread, why);
+    }
+
+    /// Why the thread could not begin, if that is so.
+    fn failure(&self, thread: u64) -> Option<String> {
+        self.failed.lock().expect("parking is whole").get(&thread).cloned()
     }
 
     /// A thread begins to wait for a condition variable; by its ticket it will know that it was signalled.
@@ -94,6 +107,17 @@ impl Parking {
             !queue.is_empty()
         });
     }
+}
+
+/// Why a thread ended that did not come back to where it began.
+fn left<'m>(mem: Mem<'m, '_>, _: Array<'m>) -> Result<'m> {
+    condition_of(
+        mem,
+        "error",
+        "the thread went on in the continuation of another one, to its end",
+        &[],
+        Value::FALSE,
+    )
 }
 
 /// A thread that was started.
@@ -129,6 +153,20 @@ fn mutex<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m, Gc<'m, MutexObjec
 }
 fn variable<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m, Gc<'m, ConditionVariable>> {
     mem.object(value).ok_or_else(|| wrong_type("a condition variable", value))
+}
+
+/// The thread in which programs begin.
+const PRIMORDIAL: u64 = 0;
+
+/// States of a mutex; any other is the number of this time that it is locked.
+const FREE: u64 = 0;
+const CHANGING: u64 = u64::MAX;
+
+/// Whether the thread that locked the mutex has ended.
+fn is_abandoned<'m>(mem: Mem<'m, '_>, mutex: Gc<'m, MutexObject>) -> bool {
+    let mutex: &MutexObject = &mutex;
+    let owner: Option<Gc<'m, ThreadObject>> = mem.object(mutex.owner.load(mem.scope()).into());
+    owner.is_some_and(|owner| owner.state.load(Acquire) >= state::DONE)
 }
 
 fn next_id(mem: Mem<'_, '_>) -> u64 {
@@ -172,9 +210,12 @@ fn start<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
         let done = heap.try_attach(|cx| {
             let finish = |cx: &firn::Scope<'_>, root: &Root<TaggedArray<Scheme>>, end: u64| {
                 let object = Value::from(root.get(cx).load(cx, 0));
-                if let Some(thread) = object.as_object::<ThreadObject>(cx) {
-                    // If the program has not noted an end itself.
-                    let _ = thread.state.compare_exchange(state::STARTED, end, AcqRel, Acquire);
+                // If the program has not noted an end itself.
+                if let Some(thread) = object.as_object::<ThreadObject>(cx)
+                    && thread.state.load(Acquire) == state::STARTED
+                {
+                    thread.result.store(cx, root.get(cx).load(cx, 1));
+                    thread.state.store(end, Release);
                 }
             };
             let outcome = match Vm::new(cx, world.clone(), flag) {
@@ -184,22 +225,35 @@ fn start<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
                         let value = root.get(scope).load(scope, index);
                         vm.registers.get(scope).store(scope, slot, value);
                     }
-                    vm.run()
+                    let outcome = vm.run();
+                    let reason = match outcome {
+                        // Only if a continuation led out of the thread's own.
+                        Outcome::Done => {
+                            vm.settle(register::RESULT, left).map(|()| register::RESULT)
+                        }
+                        Outcome::Uncaught { .. } => Ok(register::RESULT),
+                        _ => Ok(register::OUT_OF_MEMORY),
+                    };
+                    let reason = reason.unwrap_or(register::OUT_OF_MEMORY);
+                    let scope: &firn::Scope<'_> = vm.cx;
+                    let value = vm.registers.get(scope).load(scope, reason);
+                    root.get(scope).store(scope, 1, value);
+                    outcome
                 }
-                Err(_) => Outcome::OutOfMemory,
+                Err(_) => {
+                    world.parking.fail(number, "out of memory".to_string());
+                    return;
+                }
             };
             match outcome {
                 Outcome::Terminated => finish(cx, &root, state::TERMINATED),
-                Outcome::Quit(code) => {
-                    world.streams.flush_all();
-                    std::process::exit(code);
-                }
+                Outcome::Quit(code) => world.quit(code),
                 _ => finish(cx, &root, state::UNCAUGHT),
             }
             drop(root);
         });
         if let Err(error) = done {
-            eprintln!("firn scheme: thread {number}: {error}");
+            world.parking.fail(number, error.to_string());
         }
         world.threads.lock().expect("threads are whole").remove(&number);
         // A signal is not for a thread that was ended while it waited.
@@ -250,7 +304,20 @@ pub const TABLE: &[Builtin] = &[
     Builtin::new("%thread-wait", 2, 2, |mem, a| {
         let until = deadline(mem, a[1])?;
         let generation = mem.world().parking.now();
-        if thread(mem, a[0])?.state.load(Acquire) >= state::DONE {
+        let thread = thread(mem, a[0])?;
+        if thread.state.load(Acquire) >= state::DONE {
+            return Ok(Value::TRUE);
+        }
+        if let Some(why) = mem.world().parking.failure(thread.id) {
+            let reason = condition_of(
+                mem,
+                "error",
+                &format!("cannot start a thread: {why}"),
+                &[],
+                Value::FALSE,
+            )?;
+            thread.result.store(mem.scope(), reason.into());
+            thread.state.store(state::UNCAUGHT, Release);
             return Ok(Value::TRUE);
         }
         if passed(until) { Ok(Value::FALSE) } else { Err(wait(generation, until)) }
@@ -269,13 +336,23 @@ pub const TABLE: &[Builtin] = &[
         thread(mem, a[0])?.specific.store(mem.scope(), a[1].into());
         Ok(Value::UNSPECIFIED)
     }),
-    Builtin::new("thread-terminate!", 1, 1, |mem, a| {
+    // Asks the thread to end; whether it did is seen by its state.
+    Builtin::new("%thread-terminate!", 1, 1, |mem, a| {
         let thread = thread(mem, a[0])?;
-        if thread.state.compare_exchange(state::NEW, state::TERMINATED, AcqRel, Acquire).is_err()
-            && let Some(running) =
-                mem.world().threads.lock().expect("threads are whole").get(&thread.id)
-        {
-            running.terminated.store(true, Relaxed);
+        if thread.id == PRIMORDIAL {
+            return Err(error("the primordial thread ends by exit only", &[a[0]]));
+        }
+        let _ = thread.state.compare_exchange(state::NEW, state::TERMINATED, AcqRel, Acquire);
+        let generation = mem.world().parking.now();
+        if thread.state.load(Acquire) == state::STARTED {
+            match mem.world().threads.lock().expect("threads are whole").get(&thread.id) {
+                Some(running) => running.terminated.store(true, Relaxed),
+                // It is just being started, or has just ended.
+                None if mem.world().parking.failure(thread.id).is_none() => {
+                    return Err(wait(generation, None));
+                }
+                None => {}
+            }
         }
         mem.world().parking.begin_anew();
         Ok(Value::UNSPECIFIED)
@@ -286,13 +363,13 @@ pub const TABLE: &[Builtin] = &[
     }),
     // Returns whether the time has come; the prelude asks until it has.
     Builtin::new("%sleep-until", 1, 1, |mem, a| {
-        let until = deadline(mem, a[0])?.expect("a time");
-        if passed(Some(until)) {
+        let until = deadline(mem, a[0])?;
+        if passed(until) {
             return Ok(Value::TRUE);
         }
         Err(TrapKind::Block(Box::new(move |_| {
-            let left = until.saturating_duration_since(Instant::now());
-            std::thread::sleep(left.min(PATIENCE));
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            std::thread::sleep(left.map_or(PATIENCE, |left| left.min(PATIENCE)));
         }))
         .into())
     }),
@@ -334,23 +411,40 @@ pub const TABLE: &[Builtin] = &[
         Ok(mutex.owner.load(mem.scope()).into())
     }),
     Builtin::new("%mutex-locked?", 1, 1, |mem, a| {
-        Ok(Value::boolean(mutex(mem, a[0])?.state.load(Acquire) != 0))
+        Ok(Value::boolean(mutex(mem, a[0])?.state.load(Acquire) != FREE))
     }),
-    // (%mutex-lock! mutex deadline owner): whether it was got before the deadline.
+    // (%mutex-lock! mutex deadline owner): whether it was got before the deadline; `abandoned` if it was got because
+    // the thread that had it has ended.
     Builtin::new("%mutex-lock!", 3, 3, |mem, a| {
         let until = deadline(mem, a[1])?;
+        if a[2] != Value::FALSE {
+            thread(mem, a[2])?;
+        }
         let mutex = mutex(mem, a[0])?;
         let generation = mem.world().parking.now();
-        if mutex.state.compare_exchange(0, 1, AcqRel, Acquire).is_ok() {
+        // Each time it is locked it has another number, so that of those who find an owner that has ended only one
+        // takes its place.
+        let number = next_id(mem);
+        if mutex.state.compare_exchange(FREE, number, AcqRel, Acquire).is_ok() {
             mutex.owner.store(mem.scope(), a[2].into());
             return Ok(Value::TRUE);
+        }
+        let locked = mutex.state.load(Acquire);
+        if is_abandoned(mem, mutex)
+            && locked != FREE
+            && locked != CHANGING
+            && mutex.state.compare_exchange(locked, CHANGING, AcqRel, Acquire).is_ok()
+        {
+            mutex.owner.store(mem.scope(), a[2].into());
+            mutex.state.store(number, Release);
+            return Ok(Value::symbol(Symbol::intern("abandoned")));
         }
         if passed(until) { Ok(Value::FALSE) } else { Err(wait(generation, until)) }
     }),
     Builtin::new("%mutex-unlock!", 1, 1, |mem, a| {
         let mutex = mutex(mem, a[0])?;
         mutex.owner.store(mem.scope(), Value::FALSE.into());
-        mutex.state.store(0, Release);
+        mutex.state.store(FREE, Release);
         mem.world().parking.begin_anew();
         Ok(Value::UNSPECIFIED)
     }),

@@ -95,7 +95,9 @@ impl Generator<'_> {
             Expr::Global(global, _) => Some(self.f().constant(Const::Global(*global))),
             _ => None,
         };
-        if target == Target::Tail {
+        let raises = matches!(head, Expr::Global(global, _)
+            if self.compiler.globals[*global as usize].raises);
+        if target == Target::Tail && !raises {
             return self.tail_call(head, global, args, at);
         }
         let base = self.base(target);

@@ -192,7 +192,8 @@ pub const fn signed_b(word: u64) -> i64 {
 pub mod code {
     /// Word 0, a fixnum: see [`meta`].
     pub const META: usize = 0;
-    /// Word 1: a vector of places: a symbol (the file), then pairs of fixnums: instruction, line and column.
+    /// Word 1: a vector of places: a symbol (the file), then pairs of fixnums: instruction, line and column. A pair with
+    /// a symbol says that what follows is in another file.
     pub const PLACES: usize = 1;
     /// Word 2: the procedure's name, a symbol.
     pub const NAME: usize = 2;

@@ -3,7 +3,7 @@
 use super::{Binding, Denotation, Expr, Result, Special, Unit};
 use crate::symbol::Symbol;
 use crate::syntax::reader::{Reader, Text};
-use crate::syntax::{Id, Ident, Node};
+use crate::syntax::{FileName, Id, Ident, Node};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -138,14 +138,23 @@ impl Unit<'_> {
             Ok(!self.requirement(rest[0])?)
         } else if self.is_word(parts[0], "library") && rest.len() == 1 {
             let name = self.library_name(rest[0])?;
-            Ok(self.compiler.libraries.contains_key(&name) || self.library_file(&name).is_some())
+            Ok(self.compiler.libraries.contains_key(&name)
+                || self.library_file(&name, rest[0]).is_some())
         } else {
             self.error(id, format!("cond-expand: {} is no requirement", self.show(id)))
         }
     }
 
-    fn directory(&self) -> PathBuf {
-        Path::new(&*self.file).parent().map(Path::to_path_buf).unwrap_or_default()
+    /// The file that a form is in.
+    fn file_of(&self, id: Id) -> PathBuf {
+        match self.forms.at(id).file.symbol() {
+            Some(file) => PathBuf::from(&*file.name()),
+            None => PathBuf::from(&*self.file),
+        }
+    }
+
+    fn directory_of(&self, id: Id) -> PathBuf {
+        self.file_of(id).parent().map(Path::to_path_buf).unwrap_or_default()
     }
 
     /// The forms of included files.
@@ -156,14 +165,26 @@ impl Unit<'_> {
             let Node::Text(name) = self.forms.node(part).clone() else {
                 return self.error(part, "include: a file's name is a string");
             };
-            let beside = self.directory().join(&*name);
+            let beside = self.directory_of(part).join(&*name);
             let path = if beside.exists() { beside } else { PathBuf::from(&*name) };
             forms.extend(self.read_file(&path, fold, part)?);
         }
         Ok(forms)
     }
 
+    /// The forms of a file that the form `id` asks for.
     fn read_file(&mut self, path: &Path, fold: bool, id: Id) -> Result<Vec<Id>> {
+        // Under whatever names: files that include each other in a circle would never end.
+        let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let (file, by) = (whole(path), whole(&self.file_of(id)));
+        let mut asking = Some(&by);
+        while let Some(outer) = asking {
+            if *outer == file {
+                return self.error(id, format!("{} includes itself", path.display()));
+            }
+            asking = self.asked.get(outer);
+        }
+        self.asked.insert(file, by);
         let text = match std::fs::read(path).map(String::from_utf8) {
             Ok(Ok(text)) => text,
             Ok(Err(_)) => return self.error(id, format!("{} is not UTF-8", path.display())),
@@ -171,17 +192,21 @@ impl Unit<'_> {
                 return self.error(id, format!("cannot read {}: {error}", path.display()));
             }
         };
-        let mut reader = Reader::new(Text::new(&text));
+        let name = FileName::new(&path.display().to_string());
+        let mut reader = Reader::named(Text::new(&text), name);
         reader.set_fold(fold);
-        let mut forms = Vec::new();
+        let (mut forms, before) = (Vec::new(), self.forms.len());
         loop {
             match reader.read(&mut self.forms) {
                 Ok(Some(form)) => forms.push(form),
-                Ok(None) => return Ok(forms),
+                Ok(None) => {
+                    self.most_nodes += self.forms.len() - before;
+                    return Ok(forms);
+                }
                 Err(error) => {
                     return Err(super::SyntaxError {
                         message: error.message,
-                        file: path.display().to_string().into(),
+                        file: self.file.clone(),
                         at: error.at,
                         incomplete: false,
                     });
@@ -190,7 +215,8 @@ impl Unit<'_> {
         }
     }
 
-    fn library_file(&self, name: &str) -> Option<PathBuf> {
+    /// The file of a library that the form `id` names: beside the file of the form, or below where we are.
+    fn library_file(&self, name: &str, id: Id) -> Option<PathBuf> {
         let path = name[1..name.len() - 1].split(' ').collect::<Vec<_>>().join("/");
         if path.split('/').any(|part| part == ".." || part.is_empty()) {
             return None;
@@ -199,7 +225,7 @@ impl Unit<'_> {
             .iter()
             .flat_map(|extension| {
                 let file = format!("{path}.{extension}");
-                [self.directory().join(&file), PathBuf::from(file)]
+                [self.directory_of(id).join(&file), PathBuf::from(file)]
             })
             .find(|path| path.is_file())
     }
@@ -275,10 +301,12 @@ impl Unit<'_> {
         }
         let name = self.library_name(set)?;
         if !self.compiler.libraries.contains_key(&name) {
-            let Some(path) = self.library_file(&name) else {
+            if self.defining.contains(&name) {
+                return self.error(set, format!("the library {name} imports itself"));
+            }
+            let Some(path) = self.library_file(&name, set) else {
                 return self.error(set, format!("there is no library {name}"));
             };
-            let outer = std::mem::replace(&mut self.file, path.display().to_string().into());
             let forms = self.read_file(&path, false, set)?;
             for form in forms {
                 let head = self.forms.pair(form).map(|(head, _)| head);
@@ -286,7 +314,6 @@ impl Unit<'_> {
                     self.define_library(form, out)?;
                 }
             }
-            self.file = outer;
             if !self.compiler.libraries.contains_key(&name) {
                 return self
                     .error(set, format!("{} does not define the library {name}", path.display()));
@@ -298,6 +325,7 @@ impl Unit<'_> {
     pub(crate) fn define_library(&mut self, form: Id, out: &mut Vec<Expr>) -> Result<()> {
         let parts = self.parts(form, 2, usize::MAX, "(define-library name declaration ...)")?;
         let name = self.library_name(parts[1])?;
+        self.defining.push(name.clone());
         let env = self.compiler.new_env();
         self.keep_aliases();
         let mut exports: Vec<(Symbol, Symbol, Id)> = Vec::new();
@@ -373,6 +401,7 @@ impl Unit<'_> {
             library.exports.insert(outer, denotation);
         }
         self.compiler.libraries.insert(name, library);
+        self.defining.pop();
         Ok(())
     }
 }

@@ -22,7 +22,9 @@ use crate::symbol::Symbol;
 use crate::syntax::{Forms, Id, Ident, Location, Node};
 use rules::Macro;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// A variable's number in its unit.
 pub type VarId = u32;
@@ -34,7 +36,7 @@ pub type GlobalId = u32;
 pub struct SyntaxError {
     /// What is wrong.
     pub message: String,
-    /// In which text.
+    /// Which text was being loaded.
     pub file: Arc<str>,
     /// Where.
     pub at: Location,
@@ -44,10 +46,12 @@ pub struct SyntaxError {
 
 impl std::fmt::Display for SyntaxError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let named = self.at.file.symbol().map(Symbol::name);
+        let file = named.as_ref().unwrap_or(&self.file);
         if self.at.line > 0 {
-            write!(f, "{}:{}:{}: {}", self.file, self.at.line, self.at.column, self.message)
+            write!(f, "{file}:{}:{}: {}", self.at.line, self.at.column, self.message)
         } else {
-            write!(f, "{}: {}", self.file, self.message)
+            write!(f, "{file}: {}", self.message)
         }
     }
 }
@@ -187,6 +191,8 @@ pub struct Global {
     pub builtin: Option<u32>,
     /// The builtin that is called instead when the number of arguments fits: see [`crate::builtins::STAND_INS`].
     pub stand_in: Option<u32>,
+    /// It raises errors: no call of it is a tail call, so that the caller is seen where an error comes from.
+    pub raises: bool,
 }
 
 /// What remains from one unit to the next; the interpreter has one, behind a lock.
@@ -200,6 +206,8 @@ pub struct Compiler {
     /// The builtins, for the numbers of arguments they take.
     pub builtins: Vec<Builtin>,
     builtin_numbers: HashMap<&'static str, u32>,
+    /// Ctrl-C was pressed.
+    pub(crate) interrupted: Arc<AtomicBool>,
 }
 
 impl Compiler {
@@ -228,7 +236,7 @@ impl Compiler {
     }
 
     pub(crate) fn new_global(&mut self, name: Symbol) -> GlobalId {
-        self.globals.push(Global { name, builtin: None, stand_in: None });
+        self.globals.push(Global { name, builtin: None, stand_in: None, raises: false });
         self.globals.len() as GlobalId - 1
     }
 
@@ -253,10 +261,12 @@ impl Compiler {
         let global = self.new_global(self.symbol_of(ident));
         if env == 0
             && let Some(name) = ident.as_symbol().map(Symbol::name)
-            && crate::builtins::STAND_INS.contains(&&*name)
         {
-            let number = self.builtin_numbers.get(format!("%{name}").as_str()).copied();
-            self.globals[global as usize].stand_in = number;
+            let known = &mut self.globals[global as usize];
+            known.raises = matches!(&*name, "error" | "raise" | "assert");
+            if crate::builtins::STAND_INS.contains(&&*name) {
+                known.stand_in = self.builtin_numbers.get(format!("%{name}").as_str()).copied();
+            }
         }
         let binding = Binding { denotation: Denotation::Global(global), imported: false };
         self.envs[env as usize].table.insert(ident, binding);
@@ -279,10 +289,12 @@ impl Compiler {
         let global = self.new_global(self.symbol_of(ident));
         if env == 0
             && let Some(name) = ident.as_symbol().map(Symbol::name)
-            && crate::builtins::STAND_INS.contains(&&*name)
         {
-            let number = self.builtin_numbers.get(format!("%{name}").as_str()).copied();
-            self.globals[global as usize].stand_in = number;
+            let known = &mut self.globals[global as usize];
+            known.raises = matches!(&*name, "error" | "raise" | "assert");
+            if crate::builtins::STAND_INS.contains(&&*name) {
+                known.stand_in = self.builtin_numbers.get(format!("%{name}").as_str()).copied();
+            }
         }
         let binding = Binding { denotation: Denotation::Global(global), imported: false };
         self.envs[env as usize].table.insert(ident, binding);
@@ -395,11 +407,17 @@ pub struct Unit<'c> {
     pub file: Arc<str>,
     scopes: Vec<Scope>,
     depth: usize,
+    /// Nodes that the forms may have.
+    most_nodes: usize,
     first_alias: usize,
     /// Something that outlives the unit names its aliases.
     keeps_aliases: bool,
     /// Variables mentioned since the last reset that are not ready or pending.
     mentioned: Vec<VarId>,
+    /// Files that were read, each with the file that asked for it.
+    asked: HashMap<PathBuf, PathBuf>,
+    /// Libraries that are being defined.
+    defining: Vec<String>,
 }
 
 impl Drop for Unit<'_> {
@@ -413,12 +431,13 @@ impl Drop for Unit<'_> {
 impl<'c> Unit<'c> {
     /// Deepest nesting of expressions.
     pub const DEEPEST: usize = 3000;
-    /// Most nodes: what an expansion that does not end stops at.
-    const MOST_NODES: usize = 30_000_000;
+    /// Most nodes that macros may add: what an expansion that does not end stops at.
+    const MOST_EXPANDED: usize = 5_000_000;
 
     /// A unit over `forms`.
     pub fn new(compiler: &'c mut Compiler, forms: Forms, file: Arc<str>) -> Unit<'c> {
         let first_alias = compiler.aliases.len();
+        let most_nodes = forms.len() + Self::MOST_EXPANDED;
         Unit {
             compiler,
             forms,
@@ -426,9 +445,12 @@ impl<'c> Unit<'c> {
             file,
             scopes: Vec::new(),
             depth: 0,
+            most_nodes,
             first_alias,
             keeps_aliases: false,
             mentioned: Vec::new(),
+            asked: HashMap::new(),
+            defining: Vec::new(),
         }
     }
 

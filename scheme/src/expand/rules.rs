@@ -3,6 +3,7 @@
 use super::{EnvRef, Result, Special, Unit};
 use crate::syntax::{Forms, Id, Ident, Location, Node};
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A macro: rules in an arena of its own.
 pub struct Macro {
@@ -441,8 +442,11 @@ impl Unit<'_> {
         at: Location,
         plain: bool,
     ) -> Result<Id> {
-        if self.forms.len() > Self::MOST_NODES {
+        if self.forms.len() > self.most_nodes {
             return self.error_at(at, "the expansion of this macro does not end");
+        }
+        if self.compiler.interrupted.load(Relaxed) {
+            return self.error_at(at, "interrupted");
         }
         match made.forms.node(template) {
             Node::Ident(ident) => {

@@ -41,12 +41,8 @@ fn pair(a: Number, b: Number) -> Pair {
     }
 }
 
-fn numbers<'m>(mem: Mem<'m, '_>, a: Value<'m>, b: Value<'m>) -> Result<'m, Pair> {
-    Ok(pair(number(mem, a)?, number(mem, b)?))
-}
-
 macro_rules! operation {
-    ($(#[$doc:meta])* $name:ident, $slow:ident, $checked:ident, $op:tt) => {
+    ($(#[$doc:meta])* $name:ident, $native:ident, $slow:ident, $checked:ident, $op:tt) => {
         $(#[$doc])*
         #[inline]
         pub fn $name<'m>(mem: Mem<'m, '_>, a: Value<'m>, b: Value<'m>) -> Result<'m> {
@@ -64,11 +60,19 @@ macro_rules! operation {
         #[cold]
         #[inline(never)]
         fn $slow<'m>(mem: Mem<'m, '_>, a: Value<'m>, b: Value<'m>) -> Result<'m> {
-            match numbers(mem, a, b)? {
-                Pair::Small(a, b) => encode_big(mem, &(BigInt::from(a) $op BigInt::from(b))),
-                Pair::Big(a, b) => encode_big(mem, &(a $op b)),
-                Pair::Ratio(a, b) => Number::Ratio(a $op b).encode(mem),
-                Pair::Flonum(a, b) => mem.flonum(a $op b),
+            $native(number(mem, a)?, number(mem, b)?).encode(mem)
+        }
+
+        /// The same in native memory.
+        pub fn $native(a: Number, b: Number) -> Number {
+            match pair(a, b) {
+                Pair::Small(a, b) => match a.$checked(b) {
+                    Some(result) => Number::Small(result),
+                    None => Number::Big(BigInt::from(a) $op BigInt::from(b)),
+                },
+                Pair::Big(a, b) => Number::Big(a $op b),
+                Pair::Ratio(a, b) => Number::Ratio(a $op b),
+                Pair::Flonum(a, b) => Number::Flonum(a $op b),
             }
         }
     };
@@ -76,15 +80,15 @@ macro_rules! operation {
 
 operation!(
     /// `(+ a b)`
-    add, add_slow, checked_add, +
+    add, add_native, add_slow, checked_add, +
 );
 operation!(
     /// `(- a b)`
-    sub, sub_slow, checked_sub, -
+    sub, sub_native, sub_slow, checked_sub, -
 );
 operation!(
     /// `(* a b)`
-    mul, mul_slow, checked_mul, *
+    mul, mul_native, mul_slow, checked_mul, *
 );
 
 /// The error of a division by zero.
@@ -107,11 +111,17 @@ pub fn div<'m>(mem: Mem<'m, '_>, a: Value<'m>, b: Value<'m>) -> Result<'m> {
         number(mem, a)?;
         return Err(division_by_zero(a));
     }
-    match numbers(mem, a, b)? {
-        Pair::Small(a, b) => Number::Ratio(BigRational::new(a.into(), b.into())).encode(mem),
-        Pair::Big(a, b) => Number::Ratio(BigRational::new(a, b)).encode(mem),
-        Pair::Ratio(a, b) => Number::Ratio(a / b).encode(mem),
-        Pair::Flonum(a, b) => mem.flonum(a / b),
+    div_native(number(mem, a)?, number(mem, b)?).encode(mem)
+}
+
+/// The same in native memory. The divisor is no exact zero.
+pub fn div_native(a: Number, b: Number) -> Number {
+    match pair(a, b) {
+        Pair::Small(a, b) if a % b == 0 => Number::Small(a / b),
+        Pair::Small(a, b) => Number::Ratio(BigRational::new(a.into(), b.into())),
+        Pair::Big(a, b) => Number::Ratio(BigRational::new(a, b)),
+        Pair::Ratio(a, b) => Number::Ratio(a / b),
+        Pair::Flonum(a, b) => Number::Flonum(a / b),
     }
 }
 

@@ -3,13 +3,14 @@
 //! An exact argument gives an exact result where there is one that needs no search: powers, roots of squares,
 //! `(exp 0)`, `(sin 0)` and their like.
 
-use super::{MOST_BITS, Number, big_to_f64, encode_big, exact_integer, number, too_large};
+use super::{Number, big_to_f64, encode_big, exact_integer, most_bits, number, too_large};
 use crate::mem::Mem;
-use crate::trap::{Result, wrong_type};
+use crate::trap::{Result, error, wrong_type};
 use crate::value::Value;
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{One, Signed, ToPrimitive, Zero};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// The root of an exact number that is a square.
 fn exact_root(number: &BigInt) -> Option<BigInt> {
@@ -53,10 +54,10 @@ pub fn integer_sqrt<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m> {
 }
 
 /// `base` to the power of a non-negative integer.
-fn power<'m>(base: &BigInt, exponent: u64) -> Result<'m, BigInt> {
+fn power<'m>(mem: Mem<'m, '_>, base: &BigInt, exponent: u64) -> Result<'m, BigInt> {
     let bits = base.bits();
-    if bits <= 1 {
-        // 0, 1 or -1
+    if bits <= 1 || exponent == 0 {
+        // 0, 1 or -1, or 1 of anything
         let odd = exponent % 2 == 1;
         return Ok(if exponent == 0 || base.is_negative() && !odd {
             BigInt::one()
@@ -65,10 +66,20 @@ fn power<'m>(base: &BigInt, exponent: u64) -> Result<'m, BigInt> {
         });
     }
     match (bits - 1).checked_mul(exponent) {
-        Some(bits) if bits <= MOST_BITS => {}
+        Some(bits) if bits <= most_bits(mem) => {}
         _ => return Err(too_large()),
     }
-    Ok(base.pow(u32::try_from(exponent).map_err(|_| too_large())?))
+    let mut result = base.clone();
+    for bit in (0..exponent.ilog2()).rev() {
+        if mem.world().interrupted.load(Relaxed) {
+            return Err(error("interrupted", &[]));
+        }
+        result = &result * &result;
+        if exponent >> bit & 1 == 1 {
+            result *= base;
+        }
+    }
+    Ok(result)
 }
 
 /// `(expt z1 z2)`
@@ -100,11 +111,11 @@ pub fn expt<'m>(mem: Mem<'m, '_>, base: Value<'m>, exponent: Value<'m>) -> Resul
                     num_bigint::Sign::Minus => Err(super::arithmetic::division_by_zero(base)),
                 };
             }
-            let numerator = power(ratio.numer(), magnitude)?;
+            let numerator = power(mem, ratio.numer(), magnitude)?;
             if ratio.is_integer() && !e.is_negative() {
                 return encode_big(mem, &numerator);
             }
-            let denominator = power(ratio.denom(), magnitude)?;
+            let denominator = power(mem, ratio.denom(), magnitude)?;
             let result = if e.is_negative() {
                 let (numerator, denominator) = (denominator, numerator);
                 if denominator.is_negative() {

@@ -28,8 +28,11 @@ use num_bigint::{BigInt, BigUint, Sign};
 use num_rational::BigRational;
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
-/// Most bits of an exact integer. More is refused as out of memory, before native memory is filled.
-pub const MOST_BITS: u64 = 1 << 31;
+/// Most bits of an exact integer. More is refused as out of memory, before native memory is filled, and so is what the
+/// heap is too small for. An operation on numbers of this size takes seconds, in which nobody can interrupt it.
+pub fn most_bits(mem: Mem<'_, '_>) -> u64 {
+    (1 << 26).min(8 * mem.world().most_text as u64)
+}
 
 /// Payload bytes up to which two bignums may be made by one builtin: see [`Mem::words`].
 const PART_BYTES: usize = 16 << 10;
@@ -110,16 +113,24 @@ pub fn encode_big<'m>(mem: Mem<'m, '_>, number: &BigInt) -> Result<'m> {
     if let Some(fixnum) = number.to_i64().and_then(Value::try_fixnum) {
         return Ok(fixnum);
     }
-    if number.bits() > MOST_BITS {
+    if number.bits() > most_bits(mem) {
         return Err(too_large());
     }
-    let digits = number.magnitude().iter_u64_digits();
-    let words = mem.words(digits.len() + 1)?;
+    let words = mem.words(words_of(number))?;
+    fill(words, number);
+    Ok(Value::object(words))
+}
+
+/// Words of a bignum: its sign and its digits.
+fn words_of(number: &BigInt) -> usize {
+    number.magnitude().iter_u64_digits().len() + 1
+}
+
+fn fill(words: firn::Gc<'_, BignumObject>, number: &BigInt) {
     words.set(0, (number.sign() == Sign::Minus) as u64);
-    for (index, digit) in digits.enumerate() {
+    for (index, digit) in number.magnitude().iter_u64_digits().enumerate() {
         words.set(index + 1, digit);
     }
-    Ok(Value::object(words))
 }
 
 /// The error of a result that is too large to be computed.
@@ -131,12 +142,19 @@ fn encode_ratio<'m>(mem: Mem<'m, '_>, ratio: &BigRational) -> Result<'m> {
     if ratio.denom().is_one() {
         return encode_big(mem, ratio.numer());
     }
-    let bytes = |part: &BigInt| part.bits() as usize / 8;
-    if bytes(ratio.numer()) > PART_BYTES && bytes(ratio.denom()) > PART_BYTES {
-        return Err(too_large());
-    }
-    let numerator = encode_big(mem, ratio.numer())?;
-    let denominator = encode_big(mem, ratio.denom())?;
+    let is_large = |part: &BigInt| part.bits() as usize / 8 > PART_BYTES;
+    let (numerator, denominator) = if is_large(ratio.numer()) && is_large(ratio.denom()) {
+        if ratio.numer().bits().max(ratio.denom().bits()) > most_bits(mem) {
+            return Err(too_large());
+        }
+        let parts = [ratio.numer(), ratio.denom()];
+        let [numerator, denominator] = mem.two_words(parts.map(words_of))?;
+        fill(numerator, ratio.numer());
+        fill(denominator, ratio.denom());
+        (Value::object(numerator), Value::object(denominator))
+    } else {
+        (encode_big(mem, ratio.numer())?, encode_big(mem, ratio.denom())?)
+    };
     let empty = Ratnum { numerator: firn::Tagged::new(0), denominator: firn::Tagged::new(0) };
     mem.make(empty, |ratnum| {
         ratnum.set(&ratnum.numerator, numerator.into());

@@ -3,15 +3,29 @@
 
 (define (call-with-values producer consumer) (%apply-values consumer (producer)))
 
-;;; dynamic-wind: the entries are pairs (before . after), innermost first.
+;;; dynamic-wind: the entries are vectors (before after handlers parameters), innermost first. The last two are the
+;;; dynamic environment of the call of dynamic-wind, in which both thunks run, wherever a jump comes from.
 
 (define (dynamic-wind before thunk after)
   (before)
-  (%set-winders! (cons (cons before after) (%winders)))
+  (%set-winders! (cons (vector before after (%handlers) (%parameters)) (%winders)))
   (let ((result (thunk)))
     (%set-winders! (cdr (%winders)))
     (after)
     result))
+
+(define (%wind entry which)
+  (%set-handlers! (vector-ref entry 2))
+  (%set-parameters! (vector-ref entry 3))
+  ((vector-ref entry which)))
+
+;; Leaves all that were entered beyond `outer`.
+(define (%leave-until outer)
+  (if (not (eq? (%winders) outer))
+      (let ((entry (car (%winders))))
+        (%set-winders! (cdr (%winders)))
+        (%wind entry 1)
+        (%leave-until outer))))
 
 (define (%common-tail a b)
   (let ((la (length a)) (lb (length b)))
@@ -23,17 +37,12 @@
 (define (%rewind k values)
   (let* ((to (%continuation-winders k))
          (common (%common-tail (%winders) to)))
-    (let leave ()
-      (if (not (eq? (%winders) common))
-          (let ((after (cdr (car (%winders)))))
-            (%set-winders! (cdr (%winders)))
-            (after)
-            (leave))))
+    (%leave-until common)
     (let enter ((entries to))
       (if (not (eq? entries common))
           (begin
             (enter (cdr entries))
-            ((car (car entries)))
+            (%wind (car entries) 0)
             (%set-winders! entries))))
     (%throw k values)))
 
@@ -65,12 +74,16 @@
           (%set-handlers! (cdr handlers))
           ((car handlers) object)
           ;; The handler has returned: an exception of the same dynamic environment as the handler's.
-          (raise (%make-condition 'handler-returned "a handler returned from a non-continuable exception" object))))))
+          (raise (%make-condition (%trace) 'handler-returned "a handler returned from a non-continuable exception" object))))))
 
 (define (%raise-error condition) (raise condition))
 
 (define (error message . irritants)
-  (raise (apply %make-condition 'error message irritants)))
+  (raise (apply %make-condition (%trace) 'error message irritants)))
+
+(define (current-exception-handler)
+  (let ((handlers (%handlers)))
+    (if (null? handlers) %uncaught (car handlers))))
 
 (define (assert true . irritants)
   (if (not true) (apply error "assertion failed" irritants)))
@@ -192,10 +205,5 @@
   (case-lambda
     (() (exit #t))
     ((code)
-     (let leave ()
-       (if (pair? (%winders))
-           (let ((after (cdr (car (%winders)))))
-             (%set-winders! (cdr (%winders)))
-             (after)
-             (leave))))
+     (%leave-until '())
      (%exit code))))

@@ -112,11 +112,12 @@
   (case-lambda
     ((name) (load name (interaction-environment)))
     ((name environment)
-     (let ((port (open-input-file name)))
-       (let loop ()
-         (let ((form (read port)))
-           (if (eof-object? form)
-               (close-port port)
-               (begin
-                 (eval form environment)
-                 (loop)))))))))
+     ;; A procedure for each form, and at the end what is wrong with the next one, if something is.
+     (let* ((forms (%compile-file name environment)) (last (- (vector-length forms) 1)))
+       (let loop ((i 0))
+         (if (< i last)
+             (begin
+               ((vector-ref forms i))
+               (loop (+ i 1)))))
+       (let ((wrong (vector-ref forms last)))
+         (if wrong (raise (%make-condition (%trace) (car wrong) (cdr wrong)))))))))

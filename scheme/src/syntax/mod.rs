@@ -47,6 +47,25 @@ pub struct Location {
     pub line: u32,
     /// Column.
     pub column: u32,
+    /// In which text.
+    pub file: FileName,
+}
+
+/// The name of a source text: a symbol. By default the text that is being loaded; another one where forms came in by
+/// `include` or from a library's file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FileName(u32);
+
+impl FileName {
+    /// The text with this name.
+    pub fn new(name: &str) -> FileName {
+        FileName(Symbol::intern(name).0 + 1)
+    }
+
+    /// Its name, if it is not the text that is being loaded.
+    pub fn symbol(self) -> Option<Symbol> {
+        self.0.checked_sub(1).map(Symbol)
+    }
 }
 
 /// A datum.

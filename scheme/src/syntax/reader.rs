@@ -2,7 +2,7 @@
 //!
 //! Every error has a place and says whether more text could mend it, which is what a prompt wants to know.
 
-use super::{Forms, Id, Ident, Location, Node};
+use super::{FileName, Forms, Id, Ident, Location, Node};
 use crate::numbers;
 use crate::symbol::Symbol;
 use std::collections::HashMap;
@@ -81,7 +81,15 @@ fn is_delimiter(c: char) -> bool {
 impl<S: Source> Reader<S> {
     /// A reader at the beginning of `source`.
     pub fn new(source: S) -> Reader<S> {
-        Reader { source, at: Location { line: 1, column: 1 }, fold: false }
+        let at = Location { line: 1, column: 1, ..Location::default() };
+        Reader { source, at, fold: false }
+    }
+
+    /// A reader of a text with a name of its own.
+    pub fn named(source: S, file: FileName) -> Reader<S> {
+        let mut reader = Reader::new(source);
+        reader.at.file = file;
+        reader
     }
 
     /// Sets whether identifiers are case-folded (`#!fold-case`).
@@ -358,7 +366,7 @@ impl<S: Source> Reader<S> {
                     "eof" => return Ok(Some(Token::Datum(Node::Eof))),
                     "unspecific" => return Ok(Some(Token::Datum(Node::Unspecified))),
                     // The first line of a script.
-                    _ if at == (Location { line: 1, column: 1 })
+                    _ if (at.line, at.column) == (1, 1)
                         && (word.is_empty() || word.starts_with('/')) =>
                     {
                         while self.next().is_some_and(|c| c != '\n') {}

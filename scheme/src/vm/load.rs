@@ -9,9 +9,10 @@ use crate::mem::Mem;
 use crate::object::Cell;
 use crate::symbol::Symbol;
 use crate::syntax::reader::{ReadError, Reader, Text};
-use crate::syntax::{Forms, Id, Ident, Node};
+use crate::syntax::{Forms, Id, Ident, Location, Node};
 use crate::value::Value;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A text that could not be loaded, or a program that ended by itself.
 #[derive(Clone, Debug)]
@@ -51,13 +52,44 @@ fn read_error(error: ReadError, file: &Arc<str>) -> SyntaxError {
 /// # Errors
 /// What is wrong with it, and where.
 pub fn read_all(text: &str, file: &Arc<str>) -> Result<(Forms, Vec<Id>), SyntaxError> {
+    match read_forms(text, file) {
+        (forms, all, None) => Ok((forms, all)),
+        (_, _, Some(wrong)) => Err(wrong),
+    }
+}
+
+/// The forms of a text up to the first that cannot be read, and why not.
+fn read_forms(text: &str, file: &Arc<str>) -> (Forms, Vec<Id>, Option<SyntaxError>) {
     let mut forms = Forms::new();
     let mut reader = Reader::new(Text::new(text));
     let mut all = Vec::new();
-    while let Some(form) = reader.read(&mut forms).map_err(|error| read_error(error, file))? {
-        all.push(form);
+    loop {
+        match reader.read(&mut forms) {
+            Ok(Some(form)) => all.push(form),
+            Ok(None) => return (forms, all, None),
+            Err(error) => return (forms, all, Some(read_error(error, file))),
+        }
     }
-    Ok((forms, all))
+}
+
+/// The text of a file of program text.
+///
+/// # Errors
+/// If it is not UTF-8: where.
+pub fn decode(bytes: Vec<u8>, file: &str) -> Result<String, SyntaxError> {
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + before.iter().filter(|&&b| b == b'\n').count() as u32;
+        let column =
+            1 + String::from_utf8_lossy(before).chars().rev().take_while(|&c| c != '\n').count()
+                as u32;
+        SyntaxError {
+            message: "the text is not UTF-8".to_string(),
+            file: file.into(),
+            at: Location { line, column, ..Location::default() },
+            incomplete: false,
+        }
+    })
 }
 
 impl<'s> Vm<'_, 's> {
@@ -105,6 +137,9 @@ impl<'s> Vm<'_, 's> {
                 *forms = std::mem::take(&mut unit.forms);
                 let vars = std::mem::take(&mut unit.vars);
                 drop(unit);
+                if expanded.is_err() && world.interrupted.load(Relaxed) {
+                    return Err(Stopped::Outcome(Outcome::Interrupted));
+                }
                 compile::compile(&compiler, &vars, &expanded?).map_err(|(message, at)| {
                     SyntaxError { message, file: file.clone(), at, incomplete: false }
                 })?
@@ -182,21 +217,11 @@ impl<'s> Vm<'_, 's> {
             .collect();
         let (data, placed) = datum::to_heap(self, forms, &quotes)?;
         let made = self.alloc_array(codes.len())?;
-        let file = Value::symbol(Symbol::intern(file)).bits();
+        let file = Symbol::intern(file);
         for (number, code) in codes.iter().enumerate() {
+            let places = places(code, file);
             self.settle(register::SCRATCH, |mem, _| {
-                let places = mem.array(1 + 2 * code.places.len(), |index| match index {
-                    0 => Value::symbol(Symbol((file >> 8) as u32)),
-                    _ => {
-                        let (pc, at) = code.places[(index - 1) / 2];
-                        Value::fixnum(if index % 2 == 1 {
-                            (pc + code::CONSTANTS + code.consts.len()) as i64
-                        } else {
-                            (at.line as i64) << 16 | (at.column as i64).min(0xffff)
-                        })
-                    }
-                })?;
-                Ok(Value::vector(places))
+                mem.array(places.len(), |index| places[index].value()).map(Value::vector)
             })?;
             let entry = code::CONSTANTS + code.consts.len();
             self.settle(register::SCRATCH, |mem, registers| {
@@ -284,23 +309,88 @@ impl<'s> Vm<'_, 's> {
     ) -> Result<(), Stopped> {
         let mut announced = false;
         for (index, &form) in all.iter().enumerate() {
-            if !announced && !is_import(&forms, form) {
-                announced = true;
-                let rest = &all[index..];
-                let taken = std::mem::take(&mut forms);
-                forms = self.with_compiler(|compiler| {
-                    let mut unit = Unit::new(compiler, taken, file.clone());
-                    unit.announce_definitions(rest, env);
-                    std::mem::take(&mut unit.forms)
-                });
-            }
-            self.compile(&mut forms, form, env, file)?;
-            match self.run() {
+            self.announce_after_imports(&mut announced, &mut forms, &all[index..], env, file);
+            let outcome = match self.compile(&mut forms, form, env, file) {
+                Ok(()) => self.run(),
+                Err(Stopped::Outcome(outcome)) => outcome,
+                Err(wrong) => return Err(wrong),
+            };
+            match self.world.ended(outcome) {
                 Outcome::Done => each(self),
                 outcome => return Err(Stopped::Outcome(outcome)),
             }
         }
         Ok(())
+    }
+
+    /// When the first form that is no import has its turn, the definitions of all of `rest` are made known.
+    fn announce_after_imports(
+        &mut self,
+        announced: &mut bool,
+        forms: &mut Forms,
+        rest: &[Id],
+        env: u32,
+        file: &Arc<str>,
+    ) {
+        if !*announced && !is_import(forms, rest[0]) {
+            *announced = true;
+            let taken = std::mem::take(forms);
+            *forms = self.with_compiler(|compiler| {
+                let mut unit = Unit::new(compiler, taken, file.clone());
+                unit.announce_definitions(rest, env);
+                std::mem::take(&mut unit.forms)
+            });
+        }
+    }
+
+    /// Compiles the forms of a file: to RESULT goes a vector of procedures of no arguments, in the order of the forms, and
+    /// behind them `#f`, or the kind and message of what is wrong with the form that follows.
+    ///
+    /// # Errors
+    /// The file cannot be read; the end of memory.
+    pub fn compile_file(&mut self, path: &str, env: u32) -> Result<(), Failure> {
+        let failed = |why| Failure::Error("file", format!("load: {path}: {why}"));
+        let bytes = self.cx.blocking(|| std::fs::read(path)).map_err(failed)?;
+        let file: Arc<str> = path.into();
+        let (mut forms, all, mut wrong) = match decode(bytes, path) {
+            Ok(text) => {
+                let (forms, all, wrong) = read_forms(&text, &file);
+                (forms, all, wrong.map(|error| ("read", error)))
+            }
+            Err(error) => (Forms::new(), Vec::new(), Some(("read", error))),
+        };
+        let compiled = self.alloc_array(all.len())?;
+        let mut count = 0;
+        let mut announced = false;
+        for (index, &form) in all.iter().enumerate() {
+            self.announce_after_imports(&mut announced, &mut forms, &all[index..], env, &file);
+            match self.compile(&mut forms, form, env, &file) {
+                Ok(()) => {
+                    let cx: &firn::Scope<'s> = self.cx;
+                    let closure = self.registers.get(cx).load(cx, register::RESULT);
+                    compiled.get(cx).store(cx, index, closure);
+                    count += 1;
+                }
+                Err(Stopped::Syntax(error)) => {
+                    wrong = Some(("syntax", error));
+                    break;
+                }
+                Err(Stopped::Outcome(_)) => return Err(Failure::OutOfMemory),
+            }
+        }
+        let wrong = wrong.map(|(kind, error)| (Symbol::intern(kind), error.to_string()));
+        self.settle(register::SCRATCH, |mem, _| match &wrong {
+            Some((kind, message)) => mem.cons(Value::symbol(*kind), mem.string(message)?),
+            None => Ok(Value::FALSE),
+        })?;
+        self.settle(register::RESULT, |mem, registers| {
+            let compiled = compiled.get(mem.scope());
+            let element = |index| match index {
+                _ if index < count => mem.element(compiled, index),
+                _ => mem.element(registers, register::SCRATCH),
+            };
+            mem.array(count + 1, element).map(Value::vector)
+        })
     }
 
     /// Loads a text into an environment.
@@ -333,6 +423,38 @@ impl<'s> Vm<'_, 's> {
         self.world.program.store(env, std::sync::atomic::Ordering::Relaxed);
         self.run_forms(forms, &all, env, &file, |_| {})
     }
+}
+
+/// A word of a code object's places: see [`code::PLACES`].
+enum PlaceWord {
+    File(Symbol),
+    Number(i64),
+}
+
+impl PlaceWord {
+    fn value<'m>(&self) -> Value<'m> {
+        match *self {
+            PlaceWord::File(file) => Value::symbol(file),
+            PlaceWord::Number(number) => Value::fixnum(number),
+        }
+    }
+}
+
+/// Where the instructions of a code object come from, which is in `file` where nothing else is said.
+fn places(code: &Code, file: Symbol) -> Vec<PlaceWord> {
+    let file_of = |at: &Location| at.file.symbol().unwrap_or(file);
+    let mut now = code.places.first().map_or(file, |(_, at)| file_of(at));
+    let mut words = vec![PlaceWord::File(now)];
+    for (pc, at) in &code.places {
+        let pc = PlaceWord::Number((pc + code::CONSTANTS + code.consts.len()) as i64);
+        if file_of(at) != now {
+            now = file_of(at);
+            words.extend([PlaceWord::Number(0), PlaceWord::File(now)]);
+        }
+        let at = (at.line as i64) << 16 | (at.column as i64).min(0xffff);
+        words.extend([pc, PlaceWord::Number(at)]);
+    }
+    words
 }
 
 fn is_import(forms: &Forms, form: Id) -> bool {
@@ -391,7 +513,11 @@ pub fn compile_builtin<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> crate::trap:
         vm.set(register::ORIGINS, |_| Value::FALSE);
         match result {
             Ok(()) => Ok(()),
-            Err(Stopped::Syntax(error)) => Err(Failure::Error("syntax", error.message)),
+            // What is evaluated has no place, unless it came from a file.
+            Err(Stopped::Syntax(error)) if error.at.line == 0 => {
+                Err(Failure::Error("syntax", error.message))
+            }
+            Err(Stopped::Syntax(error)) => Err(Failure::Error("syntax", error.to_string())),
             Err(Stopped::Outcome(Outcome::OutOfMemory)) => Err(Failure::OutOfMemory),
             Err(Stopped::Outcome(outcome)) => Err(Failure::Error("error", format!("{outcome:?}"))),
         }

@@ -7,8 +7,9 @@
 pub mod load;
 pub mod machine;
 
+use crate::builtins::control::condition_of;
 use crate::mem::{Mem, Spare};
-use crate::object::Condition;
+use crate::port::PATIENCE;
 use crate::trap::{self, Large, TrapKind};
 use crate::value::{Array, Scheme, Value};
 use crate::world::World;
@@ -117,17 +118,7 @@ impl<'v, 's> Vm<'v, 's> {
             mem.array(1, |_| Value::vector(code)).map(Value::closure)
         })?;
         vm.settle(register::OUT_OF_MEMORY, |mem, _| {
-            let message = mem.string("out of memory")?;
-            let zero = || firn::Tagged::new(0);
-            let empty =
-                Condition { kind: zero(), message: zero(), irritants: zero(), trace: zero() };
-            mem.make(empty, |condition| {
-                let kind = Value::symbol(crate::symbol::Symbol::intern("out-of-memory"));
-                condition.set(&condition.kind, kind.into());
-                condition.set(&condition.message, message.into());
-                condition.set(&condition.irritants, Value::NIL.into());
-                condition.set(&condition.trace, Value::FALSE.into());
-            })
+            condition_of(mem, "out-of-memory", "out of memory", &[], Value::FALSE)
         })?;
         vm.save_for_a_rainy_day();
         vm.find_hooks();
@@ -147,6 +138,11 @@ impl<'v, 's> Vm<'v, 's> {
         });
         self.state = state;
         result
+    }
+
+    /// Whether the program, or this thread of it, is to end.
+    pub(crate) fn is_to_end(&self) -> bool {
+        self.world.interrupted.load(Relaxed) || self.terminated.load(Relaxed)
     }
 
     /// Sets a register.
@@ -287,6 +283,14 @@ impl<'v, 's> Vm<'v, 's> {
                     let made = cx.alloc_data::<u64>(len)?;
                     keep(cx, Value::object(made.get(cx)));
                 }
+                Large::TwoWords(lens) => {
+                    let both = cx.alloc_tagged::<Scheme>(2)?;
+                    for (index, len) in lens.into_iter().enumerate() {
+                        let made = cx.alloc_data::<u64>(len)?;
+                        both.get(cx).store(cx, index, Value::object(made.get(cx)).into());
+                    }
+                    keep(cx, Value::vector(both.get(cx)));
+                }
             }
             Ok(())
         })
@@ -310,8 +314,13 @@ impl<'v, 's> Vm<'v, 's> {
     }
 
     fn go(&mut self) -> Outcome {
+        /// How long who waited for something waits for memory, too: it is another thread that takes all there is, and
+        /// that one is to be told.
+        const WAITS_FOR_ROOM: u32 = 40;
         let mut bytes = 2048;
+        let mut waits_left = 0;
         loop {
+            let is_patient = waits_left > 0 && !self.is_to_end();
             let exit = {
                 let reserved = self.cx.reserve(bytes.clamp(2048, NoGc::MOST));
                 match reserved {
@@ -320,6 +329,11 @@ impl<'v, 's> Vm<'v, 's> {
                         let registers = self.registers.get(&nogc);
                         let mem = Mem::new(&nogc, &self.world, &spare);
                         machine::run(mem, registers, &spare, &mut self.state, &self.terminated)
+                    }
+                    Err(_) if is_patient => {
+                        waits_left -= 1;
+                        self.cx.blocking(|| std::thread::sleep(PATIENCE));
+                        continue;
                     }
                     Err(_) => {
                         if !self.out_of_memory() {
@@ -331,6 +345,7 @@ impl<'v, 's> Vm<'v, 's> {
                 }
             };
             bytes = 0;
+            waits_left = 0;
             let done = match exit {
                 Exit::Done => return Outcome::Done,
                 Exit::Quit(code) => return Outcome::Quit(code),
@@ -348,13 +363,7 @@ impl<'v, 's> Vm<'v, 's> {
                 Exit::Block(action) => {
                     let world = self.world.clone();
                     self.cx.blocking(move || action(&world));
-                    // What waits looks up now and then, and is not through: see `port::PATIENCE`.
-                    if self.world.interrupted.load(Relaxed) {
-                        return Outcome::Interrupted;
-                    }
-                    if self.terminated.load(Relaxed) {
-                        return Outcome::Terminated;
-                    }
+                    waits_left = WAITS_FOR_ROOM;
                     Ok(())
                 }
                 Exit::Outside(action) => self.nested(|vm| action(vm)),
@@ -368,6 +377,14 @@ impl<'v, 's> Vm<'v, 's> {
                     Ok(())
                 }
             };
+            // In a stretch it is looked at now and then; there may be many short ones. What waits comes back now and then,
+            // and is not through: see `port::PATIENCE`.
+            if self.world.interrupted.load(Relaxed) {
+                return Outcome::Interrupted;
+            }
+            if self.terminated.load(Relaxed) {
+                return Outcome::Terminated;
+            }
             match done {
                 Ok(()) => {}
                 Err(Failure::OutOfMemory) => {
@@ -390,20 +407,9 @@ impl<'v, 's> Vm<'v, 's> {
     /// The next stretch begins with an error.
     fn raise_later(&mut self, kind: &'static str, message: &str) -> Result<(), Failure> {
         self.settle(register::SCRATCH, |mem, _| {
-            let message = mem.string(message)?;
-            let zero = || firn::Tagged::new(0);
-            let empty =
-                Condition { kind: zero(), message: zero(), irritants: zero(), trace: zero() };
-            mem.make(empty, |condition| {
-                let kind = Value::symbol(crate::symbol::Symbol::intern(kind));
-                condition.set(&condition.kind, kind.into());
-                condition.set(&condition.message, message.into());
-                condition.set(&condition.irritants, Value::NIL.into());
-                condition.set(&condition.trace, Value::FALSE.into());
-            })
+            condition_of(mem, kind, message, &[], Value::FALSE)
         })?;
-        self.state.resume = Resume::Raise { register: register::SCRATCH };
-        self.state.reserved = 0;
+        self.state.raise(register::SCRATCH);
         Ok(())
     }
 
@@ -416,8 +422,7 @@ impl<'v, 's> Vm<'v, 's> {
         if !saved && self.cx.reserve(NoGc::MOST / 2).is_err() {
             return false;
         }
-        self.state.resume = Resume::Raise { register: register::OUT_OF_MEMORY };
-        self.state.reserved = 0;
+        self.state.raise(register::OUT_OF_MEMORY);
         true
     }
 }

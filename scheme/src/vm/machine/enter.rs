@@ -274,12 +274,7 @@ impl<'m> Machine<'m, '_, '_> {
                         return Flow::Exit(self.uncaught(stack, object));
                     }
                     Control::Trace => {
-                        let lines = self.trace(stack);
-                        let mut strings = Vec::new();
-                        for line in &lines {
-                            strings.push(check!(mem.string(line)));
-                        }
-                        deliver!(check!(mem.list(&strings)))
+                        deliver!(check!(self.trace(stack, self.pc)))
                     }
                 }
                 continue;

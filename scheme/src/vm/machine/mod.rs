@@ -24,6 +24,7 @@ mod segments;
 mod traps;
 
 pub use enter::multiple;
+pub use traps::trace_text;
 
 use crate::compile::ops::{a, code, op};
 use crate::mem::{Mem, Spare};
@@ -72,6 +73,16 @@ pub struct State {
     /// How many bytes were reserved for what is done first; 0 after that has been done. If it did not suffice,
     /// more will be reserved.
     pub reserved: usize,
+}
+
+impl State {
+    /// The next stretch begins with raising the error object in a register.
+    pub fn raise(&mut self, register: usize) {
+        // The place of an error is that of the instruction before the next one.
+        self.pc += usize::from(self.resume == Resume::Instruction);
+        self.resume = Resume::Raise { register };
+        self.reserved = 0;
+    }
 }
 
 /// Why a stretch ended.
@@ -254,8 +265,7 @@ impl<'m> Machine<'m, '_, '_> {
             }
             Resume::Raise { register } => {
                 let object = self.mem.element(self.registers, register);
-                // The place of an error is that of the instruction before the next one.
-                self.pc += 1;
+                self.note_trace(stack, object);
                 if let Some(exit) = self.raise(stack, object, self.fp + self.frame_size()) {
                     return exit;
                 }

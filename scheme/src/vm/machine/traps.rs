@@ -10,6 +10,7 @@
 
 use super::execute::frame_below;
 use super::{Exit, Machine, Resume, Stack, register};
+use crate::builtins::control::condition_of;
 use crate::compile::ops::*;
 use crate::mem::Mem;
 use crate::object::{Cell, Condition};
@@ -61,7 +62,8 @@ impl<'m> Machine<'m, '_, '_> {
                 self.raise(stack, object, free)
             }
             TrapKind::Error { kind, message, irritants } => {
-                match self.condition(kind, &message, &irritants) {
+                let pc = self.pc + usize::from(at_instruction);
+                match self.condition(stack, pc, kind, &message, &irritants) {
                     Ok(condition) => {
                         self.pc += usize::from(at_instruction);
                         self.raise(stack, condition, free)
@@ -91,23 +93,27 @@ impl<'m> Machine<'m, '_, '_> {
     /// An error object.
     fn condition(
         &self,
+        stack: &[Value<'m>],
+        pc: usize,
         kind: &str,
         message: &str,
         irritants: &[Value<'m>],
     ) -> crate::trap::Result<'m> {
         // The message may be long, as texts of programs are.
         let message: String = message.chars().take(2000).collect();
-        let irritants = self.mem.list(irritants)?;
-        let message = self.mem.string(&message)?;
-        let kind = Value::symbol(crate::symbol::Symbol::intern(kind));
-        let zero = || firn::Tagged::new(0);
-        let empty = Condition { kind: zero(), message: zero(), irritants: zero(), trace: zero() };
-        self.mem.make(empty, |condition| {
-            condition.set(&condition.kind, kind.into());
-            condition.set(&condition.message, message.into());
-            condition.set(&condition.irritants, irritants.into());
-            condition.set(&condition.trace, Value::FALSE.into());
-        })
+        let trace = self.trace(stack, pc)?;
+        condition_of(self.mem, kind, &message, irritants, trace)
+    }
+
+    /// Notes where an error object comes from that was made outside of the machine. If there is no room it goes without.
+    pub(super) fn note_trace(&self, stack: &[Value<'m>], object: Value<'m>) {
+        let end_of_memory = self.mem.element(self.registers, register::OUT_OF_MEMORY);
+        if object != end_of_memory
+            && let Some(condition) = self.mem.object::<Condition>(object)
+            && let Ok(trace) = self.trace(stack, self.pc)
+        {
+            condition.trace.store(self.mem.scope(), trace.into());
+        }
     }
 
     /// Calls the procedure that raises errors, with a frame at `free`.
@@ -133,33 +139,41 @@ impl<'m> Machine<'m, '_, '_> {
     /// Ends the program: nobody handles `object`.
     pub(super) fn uncaught(&mut self, stack: &[Value<'m>], object: Value<'m>) -> Exit {
         let message = crate::print::describe_error(self.mem, object);
-        let trace = self.trace(stack);
+        let mut trace = Vec::new();
+        // What ended another thread comes first: that is where the error is.
+        for object in [reason(self.mem, object), Some(object)].into_iter().flatten() {
+            if let Some(condition) = self.mem.object::<Condition>(object) {
+                let condition: &Condition = &condition;
+                trace.extend(trace_text(self.mem, condition.trace.load(self.mem.scope()).into()));
+            }
+        }
+        if trace.is_empty() {
+            let frames = self.frames(stack, self.pc);
+            trace = frames.into_iter().filter_map(|(code, pc)| line(self.mem, code, pc)).collect();
+        }
         self.registers.store(self.mem.scope(), register::RESULT, object.into());
         Exit::Uncaught { message, trace }
     }
 
-    /// Names and places of the innermost frames.
-    pub(super) fn trace(&self, stack: &[Value<'m>]) -> Vec<String> {
+    /// The innermost frames, as a vector of code and next instruction: [`trace_text`] makes words of it.
+    pub(super) fn trace(&self, stack: &[Value<'m>], pc: usize) -> crate::trap::Result<'m> {
+        let frames = self.frames(stack, pc);
+        let array = self.mem.array(2 * frames.len(), |index| match frames[index / 2] {
+            (code, _) if index % 2 == 0 => Value::vector(code),
+            (_, pc) => Value::fixnum(pc as i64),
+        })?;
+        Ok(Value::vector(array))
+    }
+
+    /// Code and next instruction of the innermost frames.
+    fn frames(&self, stack: &[Value<'m>], pc: usize) -> Vec<(Array<'m>, usize)> {
         const MOST: usize = 24;
-        let mut lines: Vec<String> = Vec::new();
+        let mut frames = Vec::new();
         let mut note = |closure: Value<'m>, pc: usize| {
-            let Some(code) = closure.as_closure().and_then(|c| self.mem.element(c, 0).as_vector())
-            else {
-                return;
-            };
-            let name = self.mem.element(code, code::NAME).as_symbol().map(|s| s.name());
-            let place = place_of(self.mem, code, pc);
-            let name = name.as_deref().unwrap_or("").to_string();
-            if place.as_deref().is_some_and(|place| place.starts_with("prelude")) {
-                return;
-            }
-            let name = if name.is_empty() { "(anonymous)".to_string() } else { name };
-            lines.push(match place {
-                Some(place) => format!("{name} at {place}"),
-                None => name,
-            });
+            let code = closure.as_closure().and_then(|c| self.mem.element(c, 0).as_vector());
+            frames.extend(code.map(|code| (code, pc)));
         };
-        let (mut fp, mut pc) = (self.fp, self.pc);
+        let (mut fp, mut pc) = (self.fp, pc);
         let mut count = 0;
         loop {
             note(stack[fp + 1], pc);
@@ -174,12 +188,12 @@ impl<'m> Machine<'m, '_, '_> {
         }
         let (mut segment, mut top, mut back) = (self.segment, self.top, self.back);
         while let (Some(frames), Some(word)) = (segment.as_vector(), back.as_fixnum()) {
-            let base = top - frame_below(word as usize);
-            note(self.mem.element(frames, base + 1), word as usize >> 16);
-            count += 1;
             if count >= MOST {
                 break;
             }
+            let base = top - frame_below(word as usize);
+            note(self.mem.element(frames, base + 1), word as usize >> 16);
+            count += 1;
             let below = self.mem.element(frames, base);
             if below.is_fixnum() {
                 (top, back) = (base, below);
@@ -189,7 +203,41 @@ impl<'m> Machine<'m, '_, '_> {
                 back = self.mem.element(frames, 2);
             }
         }
-        lines
+        frames
+    }
+}
+
+/// What ended the thread, if `object` says that one was ended by an uncaught exception.
+fn reason<'m>(mem: Mem<'m, '_>, object: Value<'m>) -> Option<Value<'m>> {
+    let condition = mem.object::<Condition>(object)?;
+    let condition: &Condition = &condition;
+    let kind: Value<'m> = condition.kind.load(mem.scope()).into();
+    let irritants: Value<'m> = condition.irritants.load(mem.scope()).into();
+    let uncaught = crate::symbol::Symbol::intern("uncaught");
+    kind.as_symbol()
+        .filter(|&kind| kind == uncaught)
+        .and(irritants.as_pair())
+        .map(|pair| mem.car(pair))
+}
+
+/// A trace in words: a line for each frame, but for those of the prelude.
+pub fn trace_text<'m>(mem: Mem<'m, '_>, trace: Value<'m>) -> Vec<String> {
+    let Some(trace) = trace.as_vector() else { return Vec::new() };
+    let frame = |index| {
+        let code = mem.element(trace, 2 * index).as_vector()?;
+        line(mem, code, mem.element(trace, 2 * index + 1).as_index()?)
+    };
+    (0..trace.len() / 2).filter_map(frame).collect()
+}
+
+/// Name and place of a frame, if it is none of the prelude's.
+fn line<'m>(mem: Mem<'m, '_>, code: Array<'m>, pc: usize) -> Option<String> {
+    let name = mem.element(code, code::NAME).as_symbol().map(|s| s.name());
+    let name = name.as_deref().filter(|name| !name.is_empty()).unwrap_or("(anonymous)");
+    match place_of(mem, code, pc) {
+        Some(place) if place.starts_with("prelude/") => None,
+        Some(place) => Some(format!("{name} at {place}")),
+        None => Some(name.to_string()),
     }
 }
 
@@ -243,15 +291,17 @@ pub(super) fn with_name<'m>(name: &str, mut trap: Trap<'m>) -> Trap<'m> {
 /// Where instruction `pc` of a code object (or the one before it) comes from.
 fn place_of<'m>(mem: Mem<'m, '_>, code: Array<'m>, pc: usize) -> Option<String> {
     let places = mem.element(code, code::PLACES).as_vector()?;
-    let file = mem.element(places, 0).as_symbol()?.name();
+    let mut file = mem.element(places, 0).as_symbol()?;
     let mut found = None;
     for index in (1..places.len().saturating_sub(1)).step_by(2) {
-        let at = mem.element(places, index).as_index()?;
-        if at >= pc {
+        if mem.element(places, index).as_index()? >= pc {
             break;
         }
-        found = mem.element(places, index + 1).as_index();
+        match mem.element(places, index + 1).as_symbol() {
+            Some(other) => file = other,
+            None => found = mem.element(places, index + 1).as_index().map(|at| (file, at)),
+        }
     }
-    let found = found?;
-    Some(format!("{file}:{}:{}", found >> 16, found & 0xffff))
+    let (file, at) = found?;
+    Some(format!("{}:{}:{}", file.name(), at >> 16, at & 0xffff))
 }
