@@ -86,7 +86,9 @@ impl LargeSpace {
             first
         };
         let address = self.memory.base() + first * self.page;
-        self.marks[first].store(marked as u8, Ordering::Relaxed);
+        // Release: pairs with the acquire in `is_marked`: who takes the mark for one of the object that was here before
+        // sees that this one is gone.
+        self.marks[first].store(marked as u8, Ordering::Release);
         // SAFETY: the pages were free and are now this caller's alone; mapped, writable, zero.
         unsafe { (address as *mut u64).write(header.0) };
         // Release: pairs with the acquire in `sweep`: whoever sees the start sees header and mark.
