@@ -415,12 +415,9 @@ impl Core {
 
     /// Forgets a global root. Any thread may.
     pub fn remove_root(&self, place: usize) {
-        self.roots.remove(place, |log, old| {
-            // SeqCst: after the root was cleared; pairs with the store in `begin_marking`.
-            if self.marking.load(Ordering::SeqCst) {
-                self.remember(log, old);
-            }
-        });
+        // SeqCst: after the root was cleared; pairs with the store in `begin_marking`.
+        let marking = || self.marking.load(Ordering::SeqCst);
+        self.roots.remove(place, marking, |log, old| self.remember(log, old));
     }
 
     /// Forwards all global roots: after the flip, before side tables are reset.
@@ -494,22 +491,24 @@ impl Operations for Core {
                 }
             }
             // A thread that is no mutator may be about to log a root: then marking goes on.
-            Op::FinalMark => self.roots.settled(|log| {
-                log.flush(&self.segments);
-                let complete = self.markers[0].lock().unwrap().finish(self);
-                self.mark_complete.store(complete, Ordering::Relaxed);
-                if complete && !self.hold_marking.load(Ordering::Relaxed) {
-                    self.marking.store(false, Ordering::SeqCst);
-                    self.mark_ended.store(true, Ordering::Relaxed);
-                    let weak = self.ephemerons.begin_breaking();
-                    self.weak_reads.store(weak, Ordering::Relaxed);
-                    for slot in mutators {
-                        // SAFETY: the world is stopped.
-                        let local = unsafe { slot.mutator.local() };
-                        (local.marking, local.weak_reads) = (false, weak);
+            Op::FinalMark => {
+                self.roots.settled(|log| {
+                    log.flush(&self.segments);
+                    let complete = self.markers[0].lock().unwrap().finish(self);
+                    self.mark_complete.store(complete, Ordering::Relaxed);
+                    if complete && !self.hold_marking.load(Ordering::Relaxed) {
+                        self.marking.store(false, Ordering::SeqCst);
+                        self.mark_ended.store(true, Ordering::Relaxed);
+                        let weak = self.ephemerons.begin_breaking();
+                        self.weak_reads.store(weak, Ordering::Relaxed);
+                        for slot in mutators {
+                            // SAFETY: the world is stopped.
+                            let local = unsafe { slot.mutator.local() };
+                            (local.marking, local.weak_reads) = (false, weak);
+                        }
                     }
-                }
-            }),
+                });
+            }
             Op::Flip => {
                 self.flip();
                 self.weak_reads.store(false, Ordering::Relaxed);
