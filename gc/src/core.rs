@@ -141,7 +141,7 @@ pub struct Core {
     view: UnsafeCell<View>,
     pub(crate) phase: AtomicU32,
     marking: AtomicBool,
-    /// The final pause found nothing left to mark.
+    /// The last final pause found nothing left to mark.
     pub(crate) mark_complete: AtomicBool,
     /// Marking is not to end even so: guardians come first.
     pub(crate) hold_marking: AtomicBool,
@@ -490,8 +490,10 @@ impl Operations for Core {
                     (local.marking, local.weak_reads) = (true, true);
                 }
             }
-            // A thread that is no mutator may be about to log a root: then marking goes on.
             Op::FinalMark => {
+                // Until it has been found out, for this pause.
+                self.mark_complete.store(false, Ordering::Relaxed);
+                // A thread that is no mutator may be about to log a root: then marking goes on.
                 self.roots.settled(|log| {
                     log.flush(&self.segments);
                     let complete = self.markers[0].lock().unwrap().finish(self);

@@ -252,3 +252,118 @@ impl Collector {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{BackendKind, Config};
+    use crate::ephemerons::word;
+    use crate::events::Listener;
+    use firn_heap::layout::guarded::{GUARDIAN_WORDS, READY, WORDS};
+    use firn_heap::layout::{Header, LayoutId};
+    use std::sync::Weak;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::thread::JoinHandle;
+
+    struct Hears<F>(F);
+
+    impl<F: Fn(&Event) + Send + Sync> Listener for Hears<F> {
+        fn event(&self, event: &Event) {
+            (self.0)(event);
+        }
+    }
+
+    /// A thread that is in the middle of dropping a root, until `end` says so.
+    struct Dropping(JoinHandle<()>);
+
+    impl Dropping {
+        fn begin(core: &Arc<Core>, end: impl FnOnce() + Send + 'static) -> Dropping {
+            let (core, (has_begun, begun)) = (core.clone(), channel());
+            let thread = std::thread::spawn(move || {
+                core.roots.log(|_| {
+                    has_begun.send(()).unwrap();
+                    end();
+                });
+            });
+            begun.recv().unwrap();
+            Dropping(thread)
+        }
+
+        fn join(self) {
+            self.0.join().unwrap();
+        }
+    }
+
+    fn heap() -> (Arc<Core>, Collector) {
+        let config = Config { backend: BackendKind::Stw, limit: 16 << 20, ..Config::default() };
+        let core = Core::new(config).unwrap();
+        let collector = Collector::new(core.clone(), || {}).unwrap();
+        (core, collector)
+    }
+
+    fn mark_all(core: &Core, collector: &Collector) {
+        core.safepoints.request(core, Op::StartMark);
+        collector.mark_for_measurement();
+    }
+
+    #[test]
+    fn a_final_pause_that_could_not_look_gives_nothing_to_guardians() {
+        let (core, collector) = heap();
+        let slot = core.attach().unwrap();
+        core.safepoints.block(&*core, &slot);
+        // A guardian, its note of an object, and the object.
+        let base = core.space.current().base();
+        let first = base + core.space.grab(1).unwrap() * core.space.geometry.page;
+        let guardian = first as u64;
+        let note = guardian + (GUARDIAN_WORDS * WORD) as u64;
+        let object = note + (WORDS * WORD) as u64;
+        let [of_guardian, of_note] =
+            [LayoutId::GUARDIAN, LayoutId::GUARDED].map(|layout| Header::new(layout, 0).0);
+        let of_object = Header::new(LayoutId::DATA[3], 1).0;
+        let words = [of_guardian, note, 0, of_note, object, 0, guardian, 0, of_object, 0];
+        for (index, value) in words.into_iter().enumerate() {
+            // SAFETY: inside the page taken above, which `stw` maps on demand.
+            unsafe { word(guardian, index) }.store(value, Ordering::Relaxed);
+        }
+        let (held, held_object) = (core.add_root(guardian), core.add_root(object));
+        // A cycle that finds nothing to bring back.
+        mark_all(&core, &collector);
+        core.space.blocks.reset(0, blocks_below(&core.space, core.late_page()));
+        // Another one, in which only the guardian and a weak reference know of the object.
+        core.remove_root(held_object);
+        type Step = (Sender<()>, Dropping);
+        let dropping: Mutex<Option<Step>> = Mutex::new(None);
+        let (here, reader, read) = (Arc::downgrade(&core), slot.clone(), AtomicBool::new(false));
+        core.add_listener(Arc::new(Hears(move |event: &Event| {
+            let core = Weak::upgrade(&here).unwrap();
+            match event {
+                Event::Phase { phase: Phase::Mark, .. } if !read.swap(true, Ordering::Relaxed) => {
+                    // The weak reference is read: just before the final pause, and while a root goes.
+                    // SAFETY: the mutator is blocked, and no request is under way.
+                    let local = unsafe { reader.mutator.local() };
+                    core.remember(&mut local.log, object);
+                    local.handles.push(object);
+                    let (end, ended): (Sender<()>, Receiver<()>) = channel();
+                    let drop = Dropping::begin(&core, move || ended.recv().unwrap());
+                    *dropping.lock().unwrap() = Some((end, drop));
+                }
+                Event::Pause { kind: PauseKind::FinalMark, .. } => {
+                    if let Some((end, drop)) = dropping.lock().unwrap().take() {
+                        end.send(()).unwrap();
+                        drop.join();
+                    }
+                }
+                _ => {}
+            }
+        })));
+        mark_all(&core, &collector);
+        assert!(!core.unreached(object));
+        // SAFETY: the guardian's word, as long as nothing moves.
+        let ready = unsafe { word(guardian, READY) }.load(Ordering::Relaxed);
+        assert_eq!((ready, core.guarded.take_ready()), (0, 0), "given out, but held");
+        core.remove_root(held);
+        core.safepoints.unblock(&*core, &slot);
+        core.detach(&slot);
+    }
+}
