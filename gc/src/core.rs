@@ -143,6 +143,8 @@ pub struct Core {
     marking: AtomicBool,
     /// The last final pause found nothing left to mark.
     pub(crate) mark_complete: AtomicBool,
+    /// No root was being added or removed in it.
+    pub(crate) roots_settled: AtomicBool,
     /// Marking is not to end even so: guardians come first.
     pub(crate) hold_marking: AtomicBool,
     pub(crate) mark_ended: AtomicBool,
@@ -242,6 +244,7 @@ impl Core {
             phase: AtomicU32::new(phase::IDLE),
             marking: AtomicBool::new(false),
             mark_complete: AtomicBool::new(false),
+            roots_settled: AtomicBool::new(false),
             hold_marking: AtomicBool::new(false),
             mark_ended: AtomicBool::new(false),
             weak_reads: AtomicBool::new(false),
@@ -494,7 +497,7 @@ impl Operations for Core {
                 // Until it has been found out, for this pause.
                 self.mark_complete.store(false, Ordering::Relaxed);
                 // A thread that is no mutator may be about to log a root: then marking goes on.
-                self.roots.settled(|log| {
+                let settled = self.roots.settled(|log| {
                     log.flush(&self.segments);
                     let complete = self.markers[0].lock().unwrap().finish(self);
                     self.mark_complete.store(complete, Ordering::Relaxed);
@@ -510,6 +513,7 @@ impl Operations for Core {
                         }
                     }
                 });
+                self.roots_settled.store(settled, Ordering::Relaxed);
             }
             Op::Flip => {
                 self.flip();

@@ -14,7 +14,7 @@ use crate::workers::Workers;
 use firn_heap::WORD;
 use firn_heap::pages::StateCell;
 use firn_heap::space::PageRecord;
-use firn_heap::sys::thread::monotonic_ns;
+use firn_heap::sys::thread::{give_way, monotonic_ns};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -140,6 +140,7 @@ impl Collector {
             }
             core.guards_unreached()
         });
+        let mut unsettled = 0;
         loop {
             // Relaxed: the request publishes it.
             core.hold_marking.store(hold, Ordering::Relaxed);
@@ -148,6 +149,11 @@ impl Collector {
             if core.mark_ended.load(Ordering::Relaxed) {
                 let in_pauses = core.markers[0].lock().unwrap().take_objects();
                 return shared.objects.load(Ordering::Relaxed) + in_pauses;
+            }
+            if !core.roots_settled.load(Ordering::Relaxed) {
+                // Who is adding or removing a root may need this very processor, for a moment.
+                give_way(unsettled);
+                unsettled += 1;
             }
             hold = self.phase(cycle, Phase::Mark, || {
                 if core.mark_complete.load(Ordering::Relaxed) {
@@ -261,9 +267,10 @@ mod tests {
     use crate::events::Listener;
     use firn_heap::layout::guarded::{GUARDIAN_WORDS, READY, WORDS};
     use firn_heap::layout::{Header, LayoutId};
-    use std::sync::Weak;
+    use firn_heap::sys::thread::gettid;
     use std::sync::atomic::AtomicBool;
     use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::{OnceLock, Weak};
     use std::thread::JoinHandle;
 
     struct Hears<F>(F);
@@ -365,5 +372,46 @@ mod tests {
         core.remove_root(held);
         core.safepoints.unblock(&*core, &slot);
         core.detach(&slot);
+    }
+
+    /// Whether the kernel shows the thread as asleep.
+    fn sleeps(thread: u32) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+        stat.rsplit(')').next().unwrap().trim_start().starts_with('S')
+    }
+
+    #[test]
+    fn who_is_dropping_a_root_when_marking_is_to_end_gets_the_processor() {
+        /// Final pauses in a row that show that marking never lets go.
+        const ENDLESS: usize = 100_000;
+        let (core, collector) = heap();
+        let pauses = Arc::new(AtomicUsize::new(0));
+        let dropping = Arc::new(OnceLock::new());
+        let (coordinator, here) = (gettid(), Arc::downgrade(&core));
+        let (count, drop) = (pauses.clone(), dropping.clone());
+        core.add_listener(Arc::new(Hears(move |event: &Event| match event {
+            Event::Phase { phase: Phase::Mark, .. } => {
+                drop.get_or_init(|| {
+                    let count = count.clone();
+                    let end = move || {
+                        // A real-time coordinator on the only processor would let this thread run in its sleep only.
+                        while count.load(Ordering::Relaxed) < ENDLESS
+                            && !(count.load(Ordering::Relaxed) > 0 && sleeps(coordinator))
+                        {
+                            std::hint::spin_loop();
+                        }
+                    };
+                    Mutex::new(Some(Dropping::begin(&here.upgrade().unwrap(), end)))
+                });
+            }
+            Event::Pause { kind: PauseKind::FinalMark, .. } => {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
+        })));
+        mark_all(&core, &collector);
+        dropping.get().unwrap().lock().unwrap().take().unwrap().join();
+        let pauses = pauses.load(Ordering::Relaxed);
+        assert!((2..ENDLESS).contains(&pauses), "{pauses} final pauses");
     }
 }
