@@ -62,6 +62,7 @@ impl Collector {
         // Most of what must leave the to-range does so now: what is allocated between the first pause and
         // the flip counts as live, so little else should happen in between.
         core.backend.prepare(&core.space);
+        core.space.large.forget_marks();
         self.verify(cycle, "before");
         self.pause(cycle, PauseKind::Start, Phase::Start, Op::StartMark);
         core.return_withdrawn();
@@ -204,7 +205,7 @@ impl Collector {
             let broken = self.break_ephemerons();
             let (freed, live) = core.space.large.sweep(&core.space.layouts);
             core.space.uncommit(freed);
-            // Relaxed: an object born marked after the sweep only lives one cycle longer.
+            // Relaxed: what is born marked behind the sweep is unmarked when the next cycle begins.
             core.large_born_marked.store(false, Ordering::Relaxed);
             let dense = if cause == Cause::LastResort { 101 } else { core.config.dense_percent };
             let plan = plan(&core.space, core.late_page(), dense);

@@ -507,6 +507,35 @@ mod tests {
     }
 
     #[test]
+    fn a_large_key_made_while_the_last_sweep_was_under_way_dies_like_others() {
+        let config = Config { backend: BackendKind::Stw, limit: 16 << 20, ..Config::default() };
+        let core = Core::new(config).unwrap();
+        let mut collector = Collector::new(core.clone(), || {}).unwrap();
+        let slot = core.attach().unwrap();
+        // Behind the sweep, which is over but has not said so.
+        core.large_born_marked.store(true, Ordering::Relaxed);
+        let words = 2 * core.space.geometry.page_words;
+        let header = Header::new(LayoutId::DATA[3], words - 1);
+        let key = core.allocate_large(header, words).unwrap() as u64;
+        core.large_born_marked.store(false, Ordering::Relaxed);
+        let bytes = firn_heap::layout::ephemeron::WORDS * WORD;
+        let place = core.allocate_slow(&slot.mutator, LayoutId::EPHEMERON, bytes).unwrap() as u64;
+        for (index, value) in
+            [Header::new(LayoutId::EPHEMERON, 0).0, key, key, 0].into_iter().enumerate()
+        {
+            // SAFETY: the object just allocated.
+            unsafe { word(place, index) }.store(value, Ordering::Relaxed);
+        }
+        let root = core.add_root(place);
+        core.safepoints.block(&*core, &slot);
+        let summary = collector.collect(crate::events::Cause::Explicit);
+        assert_eq!((summary.ephemerons_broken, summary.large_live_bytes), (1, 0));
+        core.safepoints.unblock(&*core, &slot);
+        core.remove_root(root);
+        core.detach(&slot);
+    }
+
+    #[test]
     fn what_is_marked_and_broken_is_what_going_round_finds() {
         for workers in [1, 2] {
             let (backend, limit) = (BackendKind::Stw, 64 << 20);

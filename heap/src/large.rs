@@ -129,6 +129,15 @@ impl LargeSpace {
         self.marks[page].load(Ordering::Acquire) != 0
     }
 
+    /// Unmarks everything: what was made while a sweep was under way, and marked for it, may have kept that.
+    /// Before marking begins.
+    pub fn forget_marks(&self) {
+        // Relaxed, all: marking begins with a pause.
+        for mark in &self.marks[..self.top.load(Ordering::Relaxed)] {
+            mark.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Frees every unmarked object and unmarks the rest. Returns (pages freed, pages live).
     pub fn sweep(&self, layouts: &LayoutTable) -> (usize, usize) {
         let (mut freed, mut live) = (0, 0);
