@@ -4,6 +4,7 @@
 //!
 //! The audit is made by a listener at the end of a cycle, when the mutators are gone and the daemon is in the listener.
 
+use firn::events::Phase;
 use firn::{DataArray, Event, Heap, Listener, Options, OutOfMemory, RefArray, Root, Scope};
 use firn_gc::core::Core;
 use firn_heap::sys::Errno;
@@ -11,6 +12,9 @@ use firn_heap::sys::map::resident_pages;
 use firn_heap::sys::uffd::{Injector, Op, Outcome, Verdict};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+
+mod support;
+use support::in_child;
 
 /// Mutators at a time.
 const THREADS: u64 = 3;
@@ -209,4 +213,50 @@ fn so_it_is_when_the_kernel_refuses_moves_and_stops_half_way() {
     {
         every_page_is_accounted_for(way, true);
     }
+}
+
+/// Puts a page into the to-range, just before the flip.
+struct Foreign(Weak<Core>);
+
+impl Listener for Foreign {
+    fn event(&self, event: &Event) {
+        if let Event::Phase { phase: Phase::Plan, .. } = event {
+            let core = self.0.upgrade().expect("it is collecting");
+            let place = core.space.other().base() + 3 * core.space.geometry.page;
+            let installer = core.backend.installer().expect("pingpong has one");
+            assert_eq!(installer.copy(place, core.space.zeroes(), 1).published, 1);
+            println!("foreign: {place:#x}");
+        }
+    }
+}
+
+#[test]
+fn a_page_that_nobody_put_where_one_is_to_be_moved_is_named() {
+    let test = "a_page_that_nobody_put_where_one_is_to_be_moved_is_named";
+    let output = in_child(test, || {
+        let heap = match Heap::new(&Options::parse("heap=16m,backend=pingpong,dense=50").unwrap()) {
+            Ok(heap) if heap.setup().install == Some(firn::InstallKind::Move) => heap,
+            Ok(_) => std::process::exit(77),
+            Err(error) if error.is_userfaultfd_refused() => std::process::exit(77),
+            Err(error) => panic!("{error}"),
+        };
+        heap.add_listener(Arc::new(Foreign(Arc::downgrade(heap.core()))));
+        heap.attach(|cx| {
+            // Most of the heap is live, and moves as whole pages.
+            let table = cx.alloc_refs::<DataArray<u64>>(SLOTS).unwrap();
+            let table = cx.global(table.get(cx));
+            (0..SLOTS).for_each(|slot| put(cx, &table, slot, 1, 400).unwrap());
+            cx.collect();
+        });
+    });
+    if output.status.code() == Some(77) {
+        println!("left out: pages cannot be moved here");
+        return;
+    }
+    let text = support::killed_by(&output, libc::SIGABRT);
+    let place = text.split("foreign: ").nth(1).unwrap().split_whitespace().next().unwrap();
+    assert!(
+        text.contains(&format!("the page at {place} of the heap was present before")),
+        "{text}"
+    );
 }
