@@ -205,6 +205,9 @@ impl Collector {
             let broken = self.break_ephemerons();
             let (freed, live) = core.space.large.sweep(&core.space.layouts);
             core.space.uncommit(freed);
+            if freed > 0 {
+                core.memory_freed();
+            }
             // Relaxed: what is born marked behind the sweep is unmarked when the next cycle begins.
             core.large_born_marked.store(false, Ordering::Relaxed);
             let dense = if cause == Cause::LastResort { 101 } else { core.config.dense_percent };
