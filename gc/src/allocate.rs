@@ -68,6 +68,7 @@ impl Core {
             self.put_back(chunk);
             return false;
         }
+        self.took(chunk.pages);
         local.tlab.start(self.space.records(), self.space.current().base(), chunk, page);
         true
     }
@@ -93,7 +94,6 @@ impl Core {
             Some(first) => Chunk { first, pages },
             None => self.populate(pages)?,
         };
-        self.took(chunk.pages);
         Some(chunk)
     }
 

@@ -126,7 +126,9 @@ impl<'a> Builder<'a> {
         let from = if page < self.view.marked_pages {
             let block = self.space.start(page).block;
             self.space.blocks.prefetch(block * BLOCK_WORDS);
-            self.space.blocks.prefetch((block + 7) * BLOCK_WORDS);
+            // The end of the range may be nearer.
+            let beyond = (block + 7).min(self.space.blocks.len() - 1);
+            self.space.blocks.prefetch(beyond * BLOCK_WORDS);
             self.view.read_base + block * BLOCK_BYTES
         } else {
             self.from_address(self.view.late_from_page(page, self.space.geometry.page))
@@ -460,5 +462,23 @@ unsafe fn copy_words(from: *const u64, to: *mut u64, words: usize) {
     } else {
         // SAFETY: the caller's promise.
         unsafe { std::ptr::copy_nonoverlapping(from, to, words) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use firn_heap::space::PageStart;
+
+    #[test]
+    fn a_page_that_comes_from_the_very_end_of_a_full_range_can_be_asked_for() {
+        let space = Space::new(1 << 20, false).unwrap();
+        let base = space.current().base();
+        let view = View { read_base: base, marked_pages: 1, total_pages: 1, ..View::default() };
+        let blocks = space.blocks.len();
+        for block in [0, blocks - 8, blocks - 7, blocks - 1] {
+            space.set_start(0, PageStart { block, layout: 0, distance: 0 });
+            Builder { space: &space, view: &view }.prefetch_source(0);
+        }
     }
 }

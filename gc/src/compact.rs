@@ -335,6 +335,18 @@ fn give_back(core: &Core, builder: &Builder<'_>, from: &mut usize, limit: usize)
     *from = (*from).max(limit);
 }
 
+/// How often a page may turn out to be there without anybody saying so.
+const STRANGE: usize = 1000;
+
+/// Ends the process: the page at `address` is there, but it was no thread of this heap that put it there.
+fn foreign_page(address: usize) -> ! {
+    eprintln!(
+        "firn: the page at {address:#x} of the heap was present before its content was: something outside of Firn mapped \
+         memory over the heap, or this is a bug in Firn; the process cannot go on"
+    );
+    std::process::abort();
+}
+
 /// After all collector threads are out of work: publishes what is left (pages whose claimers have not
 /// finished, or that the kernel refused), closes the compaction to faults, waits for the last handler to leave,
 /// and recycles the rest.
@@ -344,7 +356,7 @@ pub fn complete(core: &Core, shared: &CompactShared) {
     let slot = core.faults.worker(0);
     for page in 0..view.total_pages {
         let published = || StateCell(core.space.state(page)).get().is_published();
-        let mut refusals = 0;
+        let (mut refusals, mut strange) = (0, 0);
         while !published() {
             match core.ensure(page, slot, &core.counters.by_collector) {
                 // Refused for now; the kernel does not say when to ask again.
@@ -353,7 +365,14 @@ pub fn complete(core: &Core, shared: &CompactShared) {
                     refusals += 1;
                 }
                 // A handler has moved it and is just about to say so.
-                _ => core.faults.await_departures(|| published() || !core.faults.occupied()),
+                _ => {
+                    core.faults.await_departures(|| published() || !core.faults.occupied());
+                    // Another one may have come and done the same, but not over and over.
+                    strange += 1;
+                    if strange > STRANGE && !published() {
+                        foreign_page(view.new_base + page * core.space.geometry.page);
+                    }
+                }
             }
         }
     }

@@ -141,8 +141,10 @@ pub struct Core {
     view: UnsafeCell<View>,
     pub(crate) phase: AtomicU32,
     marking: AtomicBool,
-    /// The final pause found nothing left to mark.
+    /// The last final pause found nothing left to mark.
     pub(crate) mark_complete: AtomicBool,
+    /// No root was being added or removed in it.
+    pub(crate) roots_settled: AtomicBool,
     /// Marking is not to end even so: guardians come first.
     pub(crate) hold_marking: AtomicBool,
     pub(crate) mark_ended: AtomicBool,
@@ -242,6 +244,7 @@ impl Core {
             phase: AtomicU32::new(phase::IDLE),
             marking: AtomicBool::new(false),
             mark_complete: AtomicBool::new(false),
+            roots_settled: AtomicBool::new(false),
             hold_marking: AtomicBool::new(false),
             mark_ended: AtomicBool::new(false),
             weak_reads: AtomicBool::new(false),
@@ -415,12 +418,9 @@ impl Core {
 
     /// Forgets a global root. Any thread may.
     pub fn remove_root(&self, place: usize) {
-        self.roots.remove(place, |log, old| {
-            // SeqCst: after the root was cleared; pairs with the store in `begin_marking`.
-            if self.marking.load(Ordering::SeqCst) {
-                self.remember(log, old);
-            }
-        });
+        // SeqCst: after the root was cleared; pairs with the store in `begin_marking`.
+        let marking = || self.marking.load(Ordering::SeqCst);
+        self.roots.remove(place, marking, |log, old| self.remember(log, old));
     }
 
     /// Forwards all global roots: after the flip, before side tables are reset.
@@ -493,23 +493,28 @@ impl Operations for Core {
                     (local.marking, local.weak_reads) = (true, true);
                 }
             }
-            // A thread that is no mutator may be about to log a root: then marking goes on.
-            Op::FinalMark => self.roots.settled(|log| {
-                log.flush(&self.segments);
-                let complete = self.markers[0].lock().unwrap().finish(self);
-                self.mark_complete.store(complete, Ordering::Relaxed);
-                if complete && !self.hold_marking.load(Ordering::Relaxed) {
-                    self.marking.store(false, Ordering::SeqCst);
-                    self.mark_ended.store(true, Ordering::Relaxed);
-                    let weak = self.ephemerons.begin_breaking();
-                    self.weak_reads.store(weak, Ordering::Relaxed);
-                    for slot in mutators {
-                        // SAFETY: the world is stopped.
-                        let local = unsafe { slot.mutator.local() };
-                        (local.marking, local.weak_reads) = (false, weak);
+            Op::FinalMark => {
+                // Until it has been found out, for this pause.
+                self.mark_complete.store(false, Ordering::Relaxed);
+                // A thread that is no mutator may be about to log a root: then marking goes on.
+                let settled = self.roots.settled(|log| {
+                    log.flush(&self.segments);
+                    let complete = self.markers[0].lock().unwrap().finish(self);
+                    self.mark_complete.store(complete, Ordering::Relaxed);
+                    if complete && !self.hold_marking.load(Ordering::Relaxed) {
+                        self.marking.store(false, Ordering::SeqCst);
+                        self.mark_ended.store(true, Ordering::Relaxed);
+                        let weak = self.ephemerons.begin_breaking();
+                        self.weak_reads.store(weak, Ordering::Relaxed);
+                        for slot in mutators {
+                            // SAFETY: the world is stopped.
+                            let local = unsafe { slot.mutator.local() };
+                            (local.marking, local.weak_reads) = (false, weak);
+                        }
                     }
-                }
-            }),
+                });
+                self.roots_settled.store(settled, Ordering::Relaxed);
+            }
             Op::Flip => {
                 self.flip();
                 self.weak_reads.store(false, Ordering::Relaxed);

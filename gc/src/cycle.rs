@@ -14,7 +14,7 @@ use crate::workers::Workers;
 use firn_heap::WORD;
 use firn_heap::pages::StateCell;
 use firn_heap::space::PageRecord;
-use firn_heap::sys::thread::monotonic_ns;
+use firn_heap::sys::thread::{give_way, monotonic_ns};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -62,6 +62,7 @@ impl Collector {
         // Most of what must leave the to-range does so now: what is allocated between the first pause and
         // the flip counts as live, so little else should happen in between.
         core.backend.prepare(&core.space);
+        core.space.large.forget_marks();
         self.verify(cycle, "before");
         self.pause(cycle, PauseKind::Start, Phase::Start, Op::StartMark);
         core.return_withdrawn();
@@ -140,6 +141,7 @@ impl Collector {
             }
             core.guards_unreached()
         });
+        let mut unsettled = 0;
         loop {
             // Relaxed: the request publishes it.
             core.hold_marking.store(hold, Ordering::Relaxed);
@@ -148,6 +150,11 @@ impl Collector {
             if core.mark_ended.load(Ordering::Relaxed) {
                 let in_pauses = core.markers[0].lock().unwrap().take_objects();
                 return shared.objects.load(Ordering::Relaxed) + in_pauses;
+            }
+            if !core.roots_settled.load(Ordering::Relaxed) {
+                // Who is adding or removing a root may need this very processor, for a moment.
+                give_way(unsettled);
+                unsettled += 1;
             }
             hold = self.phase(cycle, Phase::Mark, || {
                 if core.mark_complete.load(Ordering::Relaxed) {
@@ -198,7 +205,10 @@ impl Collector {
             let broken = self.break_ephemerons();
             let (freed, live) = core.space.large.sweep(&core.space.layouts);
             core.space.uncommit(freed);
-            // Relaxed: an object born marked after the sweep only lives one cycle longer.
+            if freed > 0 {
+                core.memory_freed();
+            }
+            // Relaxed: what is born marked behind the sweep is unmarked when the next cycle begins.
             core.large_born_marked.store(false, Ordering::Relaxed);
             let dense = if cause == Cause::LastResort { 101 } else { core.config.dense_percent };
             let plan = plan(&core.space, core.late_page(), dense);
@@ -250,5 +260,162 @@ impl Collector {
             }
             core.backend.finish(&core.space, &view)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{BackendKind, Config};
+    use crate::ephemerons::word;
+    use crate::events::Listener;
+    use firn_heap::layout::guarded::{GUARDIAN_WORDS, READY, WORDS};
+    use firn_heap::layout::{Header, LayoutId};
+    use firn_heap::sys::thread::gettid;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::{OnceLock, Weak};
+    use std::thread::JoinHandle;
+
+    struct Hears<F>(F);
+
+    impl<F: Fn(&Event) + Send + Sync> Listener for Hears<F> {
+        fn event(&self, event: &Event) {
+            (self.0)(event);
+        }
+    }
+
+    /// A thread that is in the middle of dropping a root, until `end` says so.
+    struct Dropping(JoinHandle<()>);
+
+    impl Dropping {
+        fn begin(core: &Arc<Core>, end: impl FnOnce() + Send + 'static) -> Dropping {
+            let (core, (has_begun, begun)) = (core.clone(), channel());
+            let thread = std::thread::spawn(move || {
+                core.roots.log(|_| {
+                    has_begun.send(()).unwrap();
+                    end();
+                });
+            });
+            begun.recv().unwrap();
+            Dropping(thread)
+        }
+
+        fn join(self) {
+            self.0.join().unwrap();
+        }
+    }
+
+    fn heap() -> (Arc<Core>, Collector) {
+        let config = Config { backend: BackendKind::Stw, limit: 16 << 20, ..Config::default() };
+        let core = Core::new(config).unwrap();
+        let collector = Collector::new(core.clone(), || {}).unwrap();
+        (core, collector)
+    }
+
+    fn mark_all(core: &Core, collector: &Collector) {
+        core.safepoints.request(core, Op::StartMark);
+        collector.mark_for_measurement();
+    }
+
+    #[test]
+    fn a_final_pause_that_could_not_look_gives_nothing_to_guardians() {
+        let (core, collector) = heap();
+        let slot = core.attach().unwrap();
+        core.safepoints.block(&*core, &slot);
+        // A guardian, its note of an object, and the object.
+        let base = core.space.current().base();
+        let first = base + core.space.grab(1).unwrap() * core.space.geometry.page;
+        let guardian = first as u64;
+        let note = guardian + (GUARDIAN_WORDS * WORD) as u64;
+        let object = note + (WORDS * WORD) as u64;
+        let [of_guardian, of_note] =
+            [LayoutId::GUARDIAN, LayoutId::GUARDED].map(|layout| Header::new(layout, 0).0);
+        let of_object = Header::new(LayoutId::DATA[3], 1).0;
+        let words = [of_guardian, note, 0, of_note, object, 0, guardian, 0, of_object, 0];
+        for (index, value) in words.into_iter().enumerate() {
+            // SAFETY: inside the page taken above, which `stw` maps on demand.
+            unsafe { word(guardian, index) }.store(value, Ordering::Relaxed);
+        }
+        let (held, held_object) = (core.add_root(guardian), core.add_root(object));
+        // A cycle that finds nothing to bring back.
+        mark_all(&core, &collector);
+        core.space.blocks.reset(0, blocks_below(&core.space, core.late_page()));
+        // Another one, in which only the guardian and a weak reference know of the object.
+        core.remove_root(held_object);
+        type Step = (Sender<()>, Dropping);
+        let dropping: Mutex<Option<Step>> = Mutex::new(None);
+        let (here, reader, read) = (Arc::downgrade(&core), slot.clone(), AtomicBool::new(false));
+        core.add_listener(Arc::new(Hears(move |event: &Event| {
+            let core = Weak::upgrade(&here).unwrap();
+            match event {
+                Event::Phase { phase: Phase::Mark, .. } if !read.swap(true, Ordering::Relaxed) => {
+                    // The weak reference is read: just before the final pause, and while a root goes.
+                    // SAFETY: the mutator is blocked, and no request is under way.
+                    let local = unsafe { reader.mutator.local() };
+                    core.remember(&mut local.log, object);
+                    local.handles.push(object);
+                    let (end, ended): (Sender<()>, Receiver<()>) = channel();
+                    let drop = Dropping::begin(&core, move || ended.recv().unwrap());
+                    *dropping.lock().unwrap() = Some((end, drop));
+                }
+                Event::Pause { kind: PauseKind::FinalMark, .. } => {
+                    if let Some((end, drop)) = dropping.lock().unwrap().take() {
+                        end.send(()).unwrap();
+                        drop.join();
+                    }
+                }
+                _ => {}
+            }
+        })));
+        mark_all(&core, &collector);
+        assert!(!core.unreached(object));
+        // SAFETY: the guardian's word, as long as nothing moves.
+        let ready = unsafe { word(guardian, READY) }.load(Ordering::Relaxed);
+        assert_eq!((ready, core.guarded.take_ready()), (0, 0), "given out, but held");
+        core.remove_root(held);
+        core.safepoints.unblock(&*core, &slot);
+        core.detach(&slot);
+    }
+
+    /// Whether the kernel shows the thread as asleep.
+    fn sleeps(thread: u32) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+        stat.rsplit(')').next().unwrap().trim_start().starts_with('S')
+    }
+
+    #[test]
+    fn who_is_dropping_a_root_when_marking_is_to_end_gets_the_processor() {
+        /// Final pauses in a row that show that marking never lets go.
+        const ENDLESS: usize = 100_000;
+        let (core, collector) = heap();
+        let pauses = Arc::new(AtomicUsize::new(0));
+        let dropping = Arc::new(OnceLock::new());
+        let (coordinator, here) = (gettid(), Arc::downgrade(&core));
+        let (count, drop) = (pauses.clone(), dropping.clone());
+        core.add_listener(Arc::new(Hears(move |event: &Event| match event {
+            Event::Phase { phase: Phase::Mark, .. } => {
+                drop.get_or_init(|| {
+                    let count = count.clone();
+                    let end = move || {
+                        // A real-time coordinator on the only processor would let this thread run in its sleep only.
+                        while count.load(Ordering::Relaxed) < ENDLESS
+                            && !(count.load(Ordering::Relaxed) > 0 && sleeps(coordinator))
+                        {
+                            std::hint::spin_loop();
+                        }
+                    };
+                    Mutex::new(Some(Dropping::begin(&here.upgrade().unwrap(), end)))
+                });
+            }
+            Event::Pause { kind: PauseKind::FinalMark, .. } => {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
+        })));
+        mark_all(&core, &collector);
+        dropping.get().unwrap().lock().unwrap().take().unwrap().join();
+        let pauses = pauses.load(Ordering::Relaxed);
+        assert!((2..ENDLESS).contains(&pauses), "{pauses} final pauses");
     }
 }

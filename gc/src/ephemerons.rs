@@ -38,7 +38,9 @@
 //! collector breaks such ephemerons meanwhile, before it plans, so that from the flip on keys and
 //! values are slots like all others. The one mark that changes before the flip is a large object's: it is swept after
 //! the breaking. So a reader that sees no mark looks whether breaking is still under way: if not, its key is
-//! dead exactly if it has been taken out of the ephemeron.
+//! dead exactly if it has been taken out of the ephemeron. And as soon as a dead large object is swept, another one can
+//! be made at its address, with a mark from birth. So a reader that sees a mark looks, too, whether the ephemeron still
+//! has the key.
 
 use crate::core::Core;
 use crate::mark::{Marker, Reach};
@@ -327,15 +329,12 @@ impl Core {
             self.remember(&mut local.log, target);
             return true;
         }
-        // The mark first, and then whether it could have been swept: see the essay.
-        if !self.unreached(key) {
-            return true;
-        }
-        // Acquire: pairs with the release in `end_breaking`.
-        if self.ephemerons.breaking.load(Ordering::Acquire) {
+        // The mark first, and then whether it could have been swept: see the essay. Acquire: pairs with the release
+        // in `end_breaking`.
+        if self.unreached(key) && self.ephemerons.breaking.load(Ordering::Acquire) {
             return false;
         }
-        // Acquire: as the load that gave `word`.
+        // Even of a key with a mark. Acquire: as the load that gave `word`.
         place.load(Ordering::Acquire) == word
     }
 
@@ -469,6 +468,71 @@ mod tests {
     fn random(state: &mut u64, below: usize) -> usize {
         *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (*state >> 33) as usize % below
+    }
+
+    #[test]
+    fn a_dead_key_does_not_read_as_the_object_that_has_its_address_now() {
+        let config = Config { backend: BackendKind::Stw, limit: 64 << 20, ..Config::default() };
+        let core = Core::new(config).unwrap();
+        let collector = Collector::new(core.clone(), || {}).unwrap();
+        let slot = core.attach().unwrap();
+        core.safepoints.block(&*core, &slot);
+        // Too long to lie beside another one: what is made when it is gone lies where it was.
+        let words = core.space.geometry.limit_pages * core.space.geometry.page / WORD / 5 * 3;
+        let header = Header::new(LayoutId::DATA[3], words - 1);
+        let key = core.allocate_large(header, words).unwrap() as u64;
+        let pages = core.space.grab(1).unwrap();
+        let ephemeron = (core.space.current().base() + pages * core.space.geometry.page) as u64;
+        for (index, value) in
+            [Header::new(LayoutId::EPHEMERON, 0).0, key, key, 0].into_iter().enumerate()
+        {
+            // SAFETY: inside the page taken above, which `stw` maps on demand.
+            unsafe { word(ephemeron, index) }.store(value, Ordering::Relaxed);
+        }
+        let root = core.add_root(ephemeron);
+        // SAFETY: a word of the ephemeron, as long as nothing moves.
+        let place = unsafe { word(ephemeron, KEY) };
+        core.safepoints.request(&*core, Op::StartMark);
+        // What a reader has loaded that gets no processor until the key is gone and its place taken.
+        let loaded = place.load(Ordering::Acquire);
+        collector.mark_for_measurement();
+        let (freed, _) = core.space.large.sweep(&core.space.layouts);
+        core.space.uncommit(freed);
+        assert_eq!(core.allocate_large(header, words), Some(key as usize));
+        assert!(core.space.large.is_marked(key as usize), "born with a mark");
+        core.safepoints.unblock(&*core, &slot);
+        assert!(!core.read_weakly(&slot.mutator, loaded, (place, loaded, key)));
+        core.remove_root(root);
+        core.detach(&slot);
+    }
+
+    #[test]
+    fn a_large_key_made_while_the_last_sweep_was_under_way_dies_like_others() {
+        let config = Config { backend: BackendKind::Stw, limit: 16 << 20, ..Config::default() };
+        let core = Core::new(config).unwrap();
+        let mut collector = Collector::new(core.clone(), || {}).unwrap();
+        let slot = core.attach().unwrap();
+        // Behind the sweep, which is over but has not said so.
+        core.large_born_marked.store(true, Ordering::Relaxed);
+        let words = 2 * core.space.geometry.page_words;
+        let header = Header::new(LayoutId::DATA[3], words - 1);
+        let key = core.allocate_large(header, words).unwrap() as u64;
+        core.large_born_marked.store(false, Ordering::Relaxed);
+        let bytes = firn_heap::layout::ephemeron::WORDS * WORD;
+        let place = core.allocate_slow(&slot.mutator, LayoutId::EPHEMERON, bytes).unwrap() as u64;
+        for (index, value) in
+            [Header::new(LayoutId::EPHEMERON, 0).0, key, key, 0].into_iter().enumerate()
+        {
+            // SAFETY: the object just allocated.
+            unsafe { word(place, index) }.store(value, Ordering::Relaxed);
+        }
+        let root = core.add_root(place);
+        core.safepoints.block(&*core, &slot);
+        let summary = collector.collect(crate::events::Cause::Explicit);
+        assert_eq!((summary.ephemerons_broken, summary.large_live_bytes), (1, 0));
+        core.safepoints.unblock(&*core, &slot);
+        core.remove_root(root);
+        core.detach(&slot);
     }
 
     #[test]

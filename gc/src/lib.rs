@@ -5,7 +5,7 @@
 //! | [`core`](mod@core) | the collector's state, allocation's slow paths, what each request means |
 //! | [`safepoint`] | how mutators are made to do something once, with or without stopping them all |
 //! | [`mutator`] | a mutator's buffer, handles and log |
-//! | [`segments`], [`mark`] | marking work, and marking |
+//! | [`segments`], `stack`, [`mark`] | marking work, and marking |
 //! | [`ephemerons`], `guardians` | what marking holds weakly, and what it brings back |
 //! | [`mod@plan`] | from the live bitmap to new addresses |
 //! | [`build`] | one to-page from its from-pages |
@@ -35,6 +35,7 @@ mod ready;
 mod roots;
 pub mod safepoint;
 pub mod segments;
+mod stack;
 mod sync;
 mod verify;
 pub mod workers;

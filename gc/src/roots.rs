@@ -16,7 +16,9 @@
 //! dropped by a thread that is no mutator and that no pause stops: it clears the place first and then looks
 //! whether marking is on, while marking is switched on first and the place read later, all sequentially
 //! consistent. So either it logs, or nobody can have read the root since marking began. It does so under the
-//! lock; and marking does not end while the lock is taken.
+//! lock; and marking does not end while the lock is taken. A flip that comes between its two steps shows by the
+//! parity: the marking it sees is the next cycle's then, which began after the place was cleared, and the address is
+//! one of before the flip, where another object may be now (with the `art` back end ranges do not change).
 
 use crate::segments::Log;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -122,13 +124,20 @@ impl GlobalRoots {
         self.place(index).swap(address | self.parity(), Ordering::SeqCst) & !PARITY
     }
 
-    /// Forgets a root; calls `gone` with the address it held, not forwarded, before anybody can think that no
-    /// removal is under way. Any thread may.
-    pub fn remove(&self, index: usize, gone: impl FnOnce(&mut Log, u64)) {
+    /// Forgets a root. If `marking` then says that marking is on, calls `keep` with the address it held, before
+    /// anybody can think that no removal is under way. Any thread may.
+    pub fn remove(
+        &self,
+        index: usize,
+        marking: impl FnOnce() -> bool,
+        keep: impl FnOnce(&mut Log, u64),
+    ) {
         let mut ledger = self.ledger.lock().unwrap();
         // SeqCst: see the essay on marking.
-        let old = self.place(index).swap(0, Ordering::SeqCst) & !PARITY;
-        gone(&mut ledger.log, old);
+        let word = self.place(index).swap(0, Ordering::SeqCst);
+        if marking() && word & PARITY == self.parity() {
+            keep(&mut ledger.log, word & !PARITY);
+        }
         ledger.free.push(index);
     }
 
@@ -137,10 +146,15 @@ impl GlobalRoots {
         write(&mut self.ledger.lock().unwrap().log);
     }
 
-    /// Calls `settle` with the log if no root is being added or removed just now; otherwise does nothing.
-    pub fn settled(&self, settle: impl FnOnce(&mut Log)) {
-        if let Ok(mut ledger) = self.ledger.try_lock() {
-            settle(&mut ledger.log);
+    /// Calls `settle` with the log if no root is being added or removed just now; otherwise does nothing, and
+    /// returns false.
+    pub fn settled(&self, settle: impl FnOnce(&mut Log)) -> bool {
+        match self.ledger.try_lock() {
+            Ok(mut ledger) => {
+                settle(&mut ledger.log);
+                true
+            }
+            Err(_) => false,
         }
     }
 
@@ -220,7 +234,9 @@ mod tests {
     fn a_place_is_used_again_and_shows_nothing_in_between() {
         let roots = GlobalRoots::default();
         let (one, two) = (roots.add(8), roots.add(16));
-        roots.remove(one, |_, old| assert_eq!(old, 8));
+        let mut kept = 0;
+        roots.remove(one, || true, |_, old| kept = old);
+        assert_eq!(kept, 8);
         roots.flip();
         roots.forward_all(|address| address + 800);
         let mut seen = Vec::new();
@@ -235,10 +251,31 @@ mod tests {
     fn marking_is_not_settled_while_a_root_goes() {
         let roots = GlobalRoots::default();
         let index = roots.add(8);
-        roots.remove(index, |_, _| roots.settled(|_| unreachable!("a removal is under way")));
-        let mut settled = false;
-        roots.settled(|_| settled = true);
-        assert!(settled);
+        let settled = || roots.settled(|_| unreachable!("a removal is under way"));
+        roots.remove(index, || !settled(), |_, _| assert!(!settled()));
+        assert!(roots.settled(|_| ()));
+    }
+
+    #[test]
+    fn what_a_root_held_before_a_flip_is_no_work_of_the_marking_after_it() {
+        let roots = GlobalRoots::default();
+        let index = roots.add(8);
+        let next_marking = || {
+            // The remover has cleared the place, and gets no processor while the flip comes, the cycle ends, and
+            // the next one begins to mark.
+            roots.flip();
+            roots.forward_all(|_| unreachable!("the place is clear"));
+            true
+        };
+        roots.remove(index, next_marking, |_, old| panic!("{old} may be any object now"));
+        // The same before the flip has been noticed by this root, and after.
+        let (late, early) = (roots.add(16), roots.add(24));
+        roots.flip();
+        roots.remove(late, || true, |_, old| panic!("{old} has moved"));
+        roots.forward_all(|address| address + 80);
+        let mut kept = 0;
+        roots.remove(early, || true, |_, old| kept = old);
+        assert_eq!(kept, 24 + 80);
     }
 
     #[test]

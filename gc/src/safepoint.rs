@@ -10,7 +10,9 @@
 //! the work and not a scheduler's latency.
 //!
 //! After a pause every mutator has an `after` part (rewriting its own roots) before it runs on; for a
-//! blocked mutator the requester does it, or the mutator itself if it comes back first.
+//! blocked mutator the requester does it, or the mutator itself if it comes back first. A mutator that comes back
+//! waits for the release from a pause, and while a part is being done for it, but for nothing else: not for slower
+//! mutators in a handshake, and after a pause not for the parts of others.
 //!
 //! Invariants: a request is complete when each mutator attached at its start has done `each` exactly once
 //! and, after a pause, `after` exactly once; no thread runs mutator code between the last `each` and the
@@ -289,32 +291,44 @@ impl<O: Operations> Safepoints<O> {
                 held.push(entry.slot.clone());
             }
         }
-        drop(state);
-        for slot in &held {
-            ops.each(op, &slot.mutator);
+        if !held.is_empty() {
+            drop(state);
+            for slot in &held {
+                ops.each(op, &slot.mutator);
+            }
+            state = self.lock();
+            // Who comes back now goes on, or waits for the release like everyone: not for this thread.
+            for slot in &held {
+                let index = Self::index(&state, slot);
+                state.entries[index].mode = Mode::Blocked;
+            }
+            self.resume.notify_all();
         }
-        let mut state = self.lock();
         let request = state.completed;
         self.arrive(ops, &mut state, op);
         while state.completed == request && state.pending > 0 {
             state = Self::wait(&self.arrived, state);
         }
         let times = state.times;
-        // The held ones are let go; what is due to them after a pause is done here unless they come
-        // back first.
-        for slot in &held {
-            let index = Self::index(&state, slot);
-            if O::stops(op) && state.entries[index].after_due {
+        // What is due after a pause to those that were held is done here, unless they have come back: then they do it
+        // themselves, or have done it, and may even be gone.
+        for slot in held.iter().filter(|_| O::stops(op)) {
+            let entries = &mut state.entries;
+            let Some(entry) = entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.slot, slot))
+            else {
+                continue;
+            };
+            if entry.mode == Mode::Blocked && entry.after_due {
+                entry.mode = Mode::Held;
                 drop(state);
                 ops.after(op, &slot.mutator);
                 state = self.lock();
                 let index = Self::index(&state, slot);
                 state.entries[index].after_due = false;
+                state.entries[index].mode = Mode::Blocked;
+                self.resume.notify_all();
             }
-            let index = Self::index(&state, slot);
-            state.entries[index].mode = Mode::Blocked;
         }
-        self.resume.notify_all();
         while O::stops(op) && state.entries.iter().any(|entry| entry.after_due) {
             state = Self::wait(&self.arrived, state);
         }

@@ -1,8 +1,8 @@
 //! Segments: the currency in which marking work changes hands.
 //!
 //! A segment is an array of up to 511 addresses in reserved memory. Segments travel between mutators
-//! (roots and overwritten references) and markers (surplus work) through three lock-free stacks: of full, of
-//! open (partly filled) and of free ones. Nothing is ever allocated from the system: growing a heap or an
+//! (roots and overwritten references) and markers (surplus work) through three lock-free stacks (`crate::stack`): of
+//! full, of open (partly filled) and of free ones. Nothing is ever allocated from the system: growing a heap or an
 //! arena in the middle of a cycle would take `mmap_lock` for writing.
 //!
 //! **They never run out**, whatever the program does and however long the markers get no processor:
@@ -15,12 +15,11 @@
 //!   come and go.
 //!
 //! Hence twice the objects that the heap has room for, and a segment for each thread, are enough.
-//!
-//! The stacks are Treiber's, with a counter beside the head index against ABA.
 
+use crate::stack::Stack;
 use firn_heap::sys::map::{MapError, Reservation};
 use firn_heap::table::Table;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Addresses in a segment.
 pub const CAPACITY: usize = 511;
@@ -30,14 +29,10 @@ const WORDS: usize = CAPACITY + 1;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Segment(u32);
 
-struct Stack {
-    head: AtomicU64,
-}
-
 /// All segments of a heap.
 pub struct Segments {
     memory: Reservation,
-    next: Table<AtomicU32>,
+    links: Table<AtomicU32>,
     full: Stack,
     open: Stack,
     free: Stack,
@@ -53,10 +48,10 @@ impl Segments {
         let bytes = (count * WORDS * 8).next_multiple_of(page);
         Ok(Segments {
             memory: Reservation::anonymous(bytes, page, "firn marking")?,
-            next: Table::new(count, "firn marking links")?,
-            full: Stack { head: AtomicU64::new(0) },
-            open: Stack { head: AtomicU64::new(0) },
-            free: Stack { head: AtomicU64::new(0) },
+            links: Table::new(count, "firn marking links")?,
+            full: Stack::new(),
+            open: Stack::new(),
+            free: Stack::new(),
             fresh: AtomicUsize::new(0),
             count,
         })
@@ -67,8 +62,8 @@ impl Segments {
     /// # Panics
     /// If all are in use, which the head of this file rules out.
     pub fn acquire(&self) -> Segment {
-        if let Some(segment) = self.pop(&self.free) {
-            return segment;
+        if let Some(segment) = self.free.pop(&self.links) {
+            return Segment(segment);
         }
         // Relaxed: only uniqueness matters.
         let index = self.fresh.fetch_add(1, Ordering::Relaxed);
@@ -78,25 +73,26 @@ impl Segments {
 
     /// Gives an empty segment back.
     pub fn release(&self, segment: Segment) {
-        self.push(&self.free, segment);
+        self.free.push(&self.links, segment.0);
     }
 
     /// Queues a segment full of addresses; `claimed` if their first mark bits are set already.
     pub fn submit(&self, segment: Segment, claimed: bool) {
         self.describe(&segment, CAPACITY, claimed);
-        self.push(&self.full, segment);
+        self.full.push(&self.links, segment.0);
     }
 
     /// Queues the first `len` addresses of a segment, which are not claimed; whoever has more adds to it.
     fn leave_open(&self, segment: Segment, len: usize) {
         self.describe(&segment, len, false);
-        self.push(&self.open, segment);
+        self.open.push(&self.links, segment.0);
     }
 
     /// A segment that is not full, and the number of addresses in it.
     fn acquire_open(&self) -> (Segment, usize) {
-        match self.pop(&self.open) {
+        match self.open.pop(&self.links) {
             Some(segment) => {
+                let segment = Segment(segment);
                 let len = self.description(&segment).0;
                 (segment, len)
             }
@@ -106,15 +102,15 @@ impl Segments {
 
     /// Takes a queued segment, the number of addresses in it, and whether they are claimed.
     pub fn take(&self) -> Option<(Segment, usize, bool)> {
-        let segment = self.pop(&self.full).or_else(|| self.pop(&self.open))?;
+        let taken = self.full.pop(&self.links).or_else(|| self.open.pop(&self.links))?;
+        let segment = Segment(taken);
         let (len, claimed) = self.description(&segment);
         Some((segment, len, claimed))
     }
 
     /// Whether nothing is queued.
     pub fn is_empty(&self) -> bool {
-        // SeqCst: read by the marking's end, after a handshake; see `mark`.
-        [&self.full, &self.open].iter().all(|stack| stack.head.load(Ordering::SeqCst) as u32 == 0)
+        self.full.is_empty() && self.open.is_empty()
     }
 
     fn describe(&self, segment: &Segment, len: usize, claimed: bool) {
@@ -133,35 +129,6 @@ impl Segments {
     #[inline(always)]
     pub fn words(&self, segment: &Segment) -> *mut u64 {
         (self.memory.base() as *mut u64).wrapping_add(segment.0 as usize * WORDS)
-    }
-
-    fn push(&self, stack: &Stack, segment: Segment) {
-        let index = segment.0;
-        // Relaxed: the exchange below publishes.
-        let mut head = stack.head.load(Ordering::Relaxed);
-        loop {
-            self.next[index as usize].store(head as u32, Ordering::Relaxed);
-            let new = (head >> 32).wrapping_add(1) << 32 | (index as u64 + 1);
-            // AcqRel: the release pairs with the acquire in `pop`; contents and link are visible.
-            match stack.head.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(now) => head = now,
-            }
-        }
-    }
-
-    fn pop(&self, stack: &Stack) -> Option<Segment> {
-        // Acquire: pairs with the release in `push`.
-        let mut head = stack.head.load(Ordering::Acquire);
-        loop {
-            let index = (head as u32).checked_sub(1)?;
-            let next = self.next[index as usize].load(Ordering::Relaxed);
-            let new = (head >> 32).wrapping_add(1) << 32 | next as u64;
-            match stack.head.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(Segment(index)),
-                Err(now) => head = now,
-            }
-        }
     }
 }
 
@@ -202,6 +169,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicU64;
 
     /// Everything in `segments`, which is empty then.
     fn drain(segments: &Segments) -> Vec<u64> {

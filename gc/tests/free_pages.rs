@@ -16,25 +16,30 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 mod support;
 use support::in_child;
 
-/// Refuses every move of a page: the one so many bytes into the next move that is long enough.
+/// Refuses every move of a page: the one so many bytes into the next move that is long enough. And every copy to
+/// another one.
 #[derive(Default)]
 struct Pinned {
     /// 0: no page.
     offset: AtomicUsize,
     address: AtomicUsize,
+    uncopied: AtomicUsize,
 }
 
 impl Injector for Pinned {
-    fn before(&self, op: Op, _dst: usize, src: usize, len: usize) -> Verdict {
+    fn before(&self, op: Op, dst: usize, src: usize, len: usize) -> Verdict {
         let offset = self.offset.load(Ordering::SeqCst);
         if offset != 0 && op == Op::Move && offset < len {
             self.offset.store(0, Ordering::SeqCst);
             self.address.store(src + offset, Ordering::SeqCst);
         }
         let pinned = self.address.load(Ordering::SeqCst);
+        let uncopied = self.uncopied.load(Ordering::SeqCst);
         match op {
             Op::Move if src == pinned => Verdict::Return(Outcome::failed(Errno::EBUSY)),
             Op::Move if (src..src + len).contains(&pinned) => Verdict::Shorten(pinned - src),
+            Op::Copy if dst == uncopied => Verdict::Return(Outcome::failed(Errno::EINVAL)),
+            Op::Copy if (dst..dst + len).contains(&uncopied) => Verdict::Shorten(uncopied - dst),
             _ => Verdict::Pass,
         }
     }
@@ -48,6 +53,11 @@ struct Fixture {
 
 /// `None` where this machine cannot move pages; says so.
 fn fixture() -> Option<Fixture> {
+    fixture_with(None)
+}
+
+/// With a page of the parking range that refuses to be filled at start-up, if there is to be one.
+fn fixture_with(refused: Option<usize>) -> Option<Fixture> {
     let uffd = match Userfaultfd::open(true) {
         Ok(uffd) if move_works(&uffd) => uffd,
         Ok(_) => {
@@ -62,6 +72,9 @@ fn fixture() -> Option<Fixture> {
     let pinned = Arc::<Pinned>::default();
     assert!(uffd.set_injector(pinned.clone()));
     let space = Space::new(256 * page_size(), false).unwrap();
+    if let Some(page) = refused {
+        pinned.uncopied.store(space.parking.base() + page * page_size(), Ordering::SeqCst);
+    }
     let backend =
         PingPong::new(&space, Installer::new(uffd, false), InstallKind::Move, false).unwrap();
     Some(Fixture { space, backend, pinned })
@@ -172,6 +185,23 @@ fn a_page_that_cannot_be_moved_ahead_costs_itself_only() {
         assert_eq!(heap.space.parking.pool.count(), parked, "of {places} places");
     }
     heap.check();
+}
+
+#[test]
+fn a_page_that_could_not_be_had_at_start_up_costs_itself_only() {
+    for refused in [0, 17, RUN - 1] {
+        let Some(heap) = fixture_with(Some(refused)) else { return };
+        heap.check();
+        let parked = heap.space.parking.pool.count();
+        assert_eq!(parked % RUN, RUN - 1, "page {refused}");
+        // What is parked next does not meet what is there.
+        heap.free(1, 0, 2 * RUN);
+        heap.backend.prepare(&heap.space);
+        assert_eq!(heap.space.parking.pool.count(), parked + 2 * RUN);
+        heap.check();
+        let first = heap.space.grab(RUN).unwrap();
+        assert_eq!(heap.backend.populate(&heap.space, first, RUN), RUN);
+    }
 }
 
 /// Puts a page where none may be, and has `step` meet it.

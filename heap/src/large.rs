@@ -86,7 +86,9 @@ impl LargeSpace {
             first
         };
         let address = self.memory.base() + first * self.page;
-        self.marks[first].store(marked as u8, Ordering::Relaxed);
+        // Release: pairs with the acquire in `is_marked`: who takes the mark for one of the object that was here before
+        // sees that this one is gone.
+        self.marks[first].store(marked as u8, Ordering::Release);
         // SAFETY: the pages were free and are now this caller's alone; mapped, writable, zero.
         unsafe { (address as *mut u64).write(header.0) };
         // Release: pairs with the acquire in `sweep`: whoever sees the start sees header and mark.
@@ -125,6 +127,15 @@ impl LargeSpace {
         // Acquire: pairs with the release in `sweep`: who sees that the sweep has been here sees what the collector
         // did before it.
         self.marks[page].load(Ordering::Acquire) != 0
+    }
+
+    /// Unmarks everything: what was made while a sweep was under way, and marked for it, may have kept that.
+    /// Before marking begins.
+    pub fn forget_marks(&self) {
+        // Relaxed, all: marking begins with a pause.
+        for mark in &self.marks[..self.top.load(Ordering::Relaxed)] {
+            mark.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Frees every unmarked object and unmarks the rest. Returns (pages freed, pages live).

@@ -207,6 +207,9 @@ thread_local! {
     static ATTACHED: Cell<bool> = const { Cell::new(false) };
 }
 
+/// How often a thread climbs the ladder again because others were faster.
+const OVERTAKEN: u32 = 8;
+
 impl Heap {
     /// Makes a heap and starts its threads.
     ///
@@ -501,7 +504,8 @@ impl Heap {
     }
 
     /// The ladder that a failed allocation climbs: wait for the cycle under way or the next one; collect
-    /// again; collect with everything compacted and all free memory given up; then fail.
+    /// again; collect with everything compacted and all free memory given up; then fail, unless others have taken
+    /// meanwhile what would have been enough: then the heap was not full, this thread was slow, and it climbs again.
     #[cold]
     #[inline(never)]
     pub(crate) fn with_ladder<T>(
@@ -515,7 +519,9 @@ impl Heap {
         }
         let core = self.core();
         let begin = monotonic_ns();
-        let first = self.daemon().completed();
+        let taken = || core.allocated_bytes.load(Ordering::Relaxed);
+        let (mut first, mut taken_before) = (self.daemon().completed(), taken());
+        let mut overtaken = 0;
         let mut result = None;
         let mut asked = None;
         loop {
@@ -528,7 +534,12 @@ impl Heap {
             let cause = match rung {
                 0 | 1 => Cause::Allocation,
                 2 | 3 => Cause::LastResort,
-                _ => break,
+                _ if overtaken == OVERTAKEN || taken() - taken_before < bytes as u64 => break,
+                _ => {
+                    overtaken += 1;
+                    (first, taken_before, asked) = (self.daemon().completed(), taken(), None);
+                    continue;
+                }
             };
             core.safepoints.block(core, slot);
             // Once on each rung: memory that comes back while a cycle runs wakes this thread many times.
@@ -547,5 +558,33 @@ impl Heap {
 impl std::fmt::Debug for Heap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Heap").field("setup", self.setup()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_overtaken_climbs_again_and_who_is_alone_fails_after_four_cycles() {
+        const ALL: u64 = 4 + 4 * OVERTAKEN as u64;
+        let options = Options::parse("heap=16m,backend=stw,concurrent=false").unwrap();
+        // What others take in each cycle of the 100 bytes that are wanted, how long they do, and the cycle that ends it.
+        for (taken, until, end) in
+            [(100, 9, 9), (100, u64::MAX, ALL), (24, u64::MAX, 4), (0, u64::MAX, 4)]
+        {
+            let heap = Heap::new(&options).unwrap();
+            let slot = heap.core().attach().unwrap();
+            let mut last = None;
+            let result = heap.with_ladder(&slot, 100, || {
+                let cycles = heap.daemon().completed();
+                if last.replace(cycles) != Some(cycles) {
+                    heap.core().allocated_bytes.fetch_add(taken, Ordering::Relaxed);
+                }
+                (cycles >= until).then_some(())
+            });
+            assert_eq!((result.is_ok(), last), (until == end, Some(end)), "{taken}: {result:?}");
+            heap.core().detach(&slot);
+        }
     }
 }

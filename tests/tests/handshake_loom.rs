@@ -2,6 +2,8 @@
 //! a collector that makes requests, each part of a request is done exactly once, and nobody touches a
 //! mutator's state while somebody else may.
 //!
+//! Nor does anybody wait who need not: loom reports a deadlock then.
+//!
 //! The source file itself is compiled here, against loom's primitives. What a mutator owns is a loom cell, so two
 //! accesses that the handshake does not order fail the model by themselves.
 
@@ -31,7 +33,25 @@ struct Done {
 }
 
 #[derive(Default)]
-struct State(UnsafeCell<Done>);
+struct State(UnsafeCell<Done>, Option<Arc<Gate>>);
+
+/// Closed until somebody opens it.
+#[derive(Default)]
+struct Gate(sync::Mutex<bool>, sync::Condvar);
+
+impl Gate {
+    fn open(&self) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut open = self.0.lock().unwrap();
+        while !*open {
+            open = self.1.wait(open).unwrap();
+        }
+    }
+}
 
 impl State {
     fn change<R>(&self, change: impl FnOnce(&mut Done) -> R) -> R {
@@ -78,6 +98,9 @@ impl Operations for Ops {
     }
 
     fn after(&self, _: Op, mutator: &State) {
+        if let Some(gate) = &mutator.1 {
+            gate.pass();
+        }
         mutator.change(|done| {
             done.after += 1;
             assert_eq!(done.after, done.worlds, "`after` without a pause, or twice");
@@ -214,6 +237,52 @@ fn a_mutator_attached_during_a_pause_takes_no_part_in_it_and_does_not_run_meanwh
         });
         let times = meeting.request(&Ops, Op::Pause);
         took_part(&[early.join().unwrap(), late.join().unwrap()], times, true);
+    });
+}
+
+#[test]
+fn a_mutator_that_comes_back_in_a_handshake_does_not_wait_for_the_others() {
+    model(3, || {
+        let meeting = meeting();
+        let (running, blocked) = (attach(&meeting), attach(&meeting));
+        meeting.block(&Ops, &blocked);
+        let gate = Arc::<Gate>::default();
+        let back = gate.clone();
+        let blocked = spawn(&meeting, move |meeting| {
+            meeting.unblock(&Ops, &blocked);
+            blocked.mutator.change(|done| done.work += 1);
+            back.open();
+            end(meeting, &blocked)
+        });
+        // Its next safepoint is far away.
+        let running = spawn(&meeting, move |meeting| {
+            gate.pass();
+            live(meeting, &running)
+        });
+        let times = meeting.request(&Ops, Op::Handshake);
+        took_part(&[running.join().unwrap(), blocked.join().unwrap()], times, false);
+    });
+}
+
+#[test]
+fn a_mutator_that_comes_back_after_a_pause_does_not_wait_for_the_requester() {
+    model(3, || {
+        let meeting = meeting();
+        let gate = Arc::<Gate>::default();
+        // The requester gets no further than this one's part until the gate opens.
+        let first = meeting.attach(|| State(UnsafeCell::default(), Some(gate.clone())));
+        let second = attach(&meeting);
+        meeting.block(&Ops, &first);
+        meeting.block(&Ops, &second);
+        let second = spawn(&meeting, move |meeting| {
+            meeting.unblock(&Ops, &second);
+            second.mutator.change(|done| done.work += 1);
+            gate.open();
+            end(meeting, &second)
+        });
+        let times = meeting.request(&Ops, Op::Pause);
+        meeting.unblock(&Ops, &first);
+        took_part(&[end(&meeting, &first), second.join().unwrap()], times, true);
     });
 }
 

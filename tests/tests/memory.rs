@@ -352,3 +352,39 @@ fn a_collection_from_an_attached_thread_waits_while_others_run_on() {
         assert!(other.join().unwrap() > 0);
     });
 }
+
+/// Holds the daemon when it has planned a cycle, until a mutator has gone on.
+#[derive(Default)]
+struct HoldPlanned {
+    gone_on: Mutex<bool>,
+    changed: Condvar,
+    late: AtomicBool,
+}
+
+impl Listener for HoldPlanned {
+    fn event(&self, event: &Event) {
+        if let Event::Phase { phase: firn::events::Phase::Plan, .. } = event {
+            let gone_on = self.gone_on.lock().unwrap();
+            let wait = self.changed.wait_timeout_while(gone_on, PATIENCE, |gone_on| !*gone_on);
+            self.late.fetch_or(wait.unwrap().1.timed_out(), Ordering::SeqCst);
+        }
+    }
+}
+
+#[test]
+fn who_waits_for_memory_gets_that_of_large_objects_when_they_are_swept() {
+    let options = "heap=16m,backend=stw,concurrent=false,large-object=4k";
+    let heap = Heap::new(&Options::parse(options).unwrap()).unwrap();
+    let hold = Arc::<HoldPlanned>::default();
+    heap.add_listener(hold.clone());
+    heap.attach(|cx| {
+        while heap.stats().bytes_allocated <= 20 << 20 {
+            cx.scope(|cx| cx.alloc_data::<u64>(8_000).map(|_| ())).unwrap();
+        }
+    });
+    *hold.gone_on.lock().unwrap() = true;
+    hold.changed.notify_all();
+    assert!(!hold.late.load(Ordering::SeqCst), "it waited for the end of the cycle");
+    heap.collect();
+    assert!(heap.stats().cycles > 0);
+}

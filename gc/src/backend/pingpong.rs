@@ -65,12 +65,11 @@ impl PingPong {
             let address = space.parking.base();
             for run in 0..reserve(space) / RUN {
                 let run_address = address + run * RUN * space.geometry.page;
-                let done = backend.installer.copy(run_address, space.zeroes(), RUN);
-                if done.published == u64::MAX {
-                    space.commit_regardless(RUN);
-                    backend.parked[run].store(RUN as u32, Ordering::Relaxed);
-                    space.parking.pool.put_mask(run, u64::MAX);
-                }
+                let there = backend.installer.copy(run_address, space.zeroes(), RUN).published;
+                // All of it, unless memory is short.
+                space.commit_regardless(there.count_ones() as usize);
+                backend.parked[run].store(there.count_ones(), Ordering::Relaxed);
+                space.parking.pool.put_mask(run, there);
             }
         }
         Ok(backend)
