@@ -15,6 +15,8 @@ struct Prompt {
     child: Child,
     keyboard: ChildStdin,
     screen: Receiver<Vec<u8>>,
+    /// Came on the screen after what was waited for last.
+    seen: String,
     home: std::path::PathBuf,
 }
 
@@ -50,7 +52,7 @@ impl Prompt {
                 }
             }
         });
-        let mut prompt = Prompt { child, keyboard, screen, home };
+        let mut prompt = Prompt { child, keyboard, screen, seen: String::new(), home };
         prompt.until("> ");
         Some(prompt)
     }
@@ -62,17 +64,18 @@ impl Prompt {
             .expect("it is read");
     }
 
-    /// What appears on the screen until all of `wanted` has, one after the other.
-    fn until(&mut self, wanted: &str) -> String {
-        let (mut seen, end) = (String::new(), Instant::now() + PATIENCE);
+    /// Waits until `wanted` has appeared on the screen, behind what was waited for before.
+    fn until(&mut self, wanted: &str) {
+        let end = Instant::now() + PATIENCE;
         loop {
-            if seen.contains(wanted) {
-                return seen;
+            if let Some(at) = self.seen.find(wanted) {
+                self.seen.drain(..at + wanted.len());
+                return;
             }
             let left = end.saturating_duration_since(Instant::now());
             match self.screen.recv_timeout(left) {
-                Ok(bytes) => seen += &String::from_utf8_lossy(&bytes),
-                Err(why) => panic!("no {wanted:?} ({why}) in {seen:?}"),
+                Ok(bytes) => self.seen += &String::from_utf8_lossy(&bytes),
+                Err(why) => panic!("no {wanted:?} ({why}) in {:?}", self.seen),
             }
         }
     }
@@ -137,7 +140,8 @@ fn lines_are_edited_completed_continued_and_remembered() {
     prompt.until("(never");
     prompt.keys("\x03");
     prompt.until("> ");
-    prompt.keys("\x1b[A\x1b[A\r");
+    // To the entry of two lines, to its first line, to the entry before.
+    prompt.keys("\x1b[A\x1b[A\x1b[A\r");
     prompt.until("\"ab\"");
     prompt.until("> ");
     prompt.keys("(car 5)\r");
