@@ -92,7 +92,10 @@ fn a_pipe_that_nobody_opens_at_the_other_end_does_not_hold_up_the_collector() {
         ),
         "ended"
     );
-    // And with somebody at the other end it is an ordinary file.
+    // And with somebody at the other end it is an ordinary file. (Another one: a thread that has just ended may still
+    // have the first one open, and what is written for it goes with it.)
+    let pipe = Temporary::new("pipe-with-a-writer");
+    nix::unistd::mkfifo(&pipe.0, nix::sys::stat::Mode::S_IRWXU).expect("a directory for it");
     let writer = {
         let path = pipe.0.clone();
         std::thread::spawn(move || File::options().write(true).open(path)?.write_all(b"line\nrest"))
