@@ -84,18 +84,27 @@ fn measure(options: &str, bytes: usize) -> Result<Run, Failure> {
     })
 }
 
-/// Three runs of each back end, interleaved; medians.
+/// Rounds of a run of each back end.
+const ROUNDS: usize = 7;
+
+/// A run of each back end in turn. Ratios are medians over the rounds, so that what the machine's memory is like
+/// for some seconds is on both sides of each.
 pub(super) fn figures(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
     let bytes = sizes.heap_mib << 20;
     // Room for the data and what allocation rounds up; no cycle but the one asked for.
     let common = format!("heap={}m,concurrent=false,workers=1,dense=101", sizes.heap_mib * 9 / 8);
     let (mut ours, mut art) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
+    for _ in 0..ROUNDS {
         ours.push(measure(&common, bytes)?);
         art.push(measure(&format!("{common},backend=art,install=copy,batch=1"), bytes)?);
     }
     let of = |runs: &[Run], f: fn(&Run) -> u64| {
         median(&mut runs.iter().map(f).collect::<Vec<_>>()) / 1e6
+    };
+    let pairs = |ratio: fn(&Run, &Run) -> f64| {
+        let mut all: Vec<f64> = ours.iter().zip(&art).map(|(ours, art)| ratio(ours, art)).collect();
+        all.sort_unstable_by(f64::total_cmp);
+        all[ROUNDS / 2]
     };
     let (compact, slide) = (of(&ours, |r| r.compact), of(&ours, |r| r.slide));
     let art_compact = of(&art, |r| r.compact);
@@ -106,10 +115,10 @@ pub(super) fn figures(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
             "compaction_vs_slide",
             (compact, "ms"),
             slide,
-            slide / compact,
+            pairs(|ours, _| ours.slide as f64 / ours.compact as f64),
             Bar::AtLeast(0.9),
             format!(
-                "{} MiB half live, {pages} pages; floor: the slide into a mapped range",
+                "{} MiB half live, {pages} pages, {ROUNDS} rounds; floor: the slide into a mapped range",
                 sizes.heap_mib
             ),
         ),
@@ -117,7 +126,7 @@ pub(super) fn figures(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
             "compaction_vs_art",
             (compact, "ms"),
             art_compact,
-            art_compact / compact,
+            pairs(|ours, art| art.compact as f64 / ours.compact as f64),
             Bar::AtLeast(1.6),
             "the same data; compared with art, COPY page by page",
         ),
@@ -125,7 +134,7 @@ pub(super) fn figures(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
             "mark_vs_traversal",
             (mark, "ms"),
             traverse,
-            mark / traverse,
+            pairs(|ours, _| ours.mark as f64 / ours.traverse as f64),
             Bar::AtMost(1.2),
             "one marker; floor: explicit stack, one bit an object, same graph",
         ),
