@@ -30,7 +30,8 @@ pub struct System {
     /// Its version, as it says itself.
     pub version: String,
     program: PathBuf,
-    arguments: Vec<String>,
+    /// What comes before its program.
+    pub arguments: Vec<String>,
     work: PathBuf,
 }
 

@@ -56,6 +56,11 @@ pub fn measure(
                 stalls.push(failed(why));
                 continue;
             }
+            let mut system = system.clone();
+            if system.kind == Kind::Firn && mode == "live" && options.gc.is_none() {
+                // Guile's heap grows as it must; this is room for that much live data.
+                system.arguments.extend(["--gc".into(), format!("heap={}m", 4 * size)]);
+            }
             let command = system.command(&file, &[mode.into(), size.to_string()]);
             match child::run(command, None, options.timeout)? {
                 child::End::Exited { success: true, output, .. } => {
