@@ -90,11 +90,10 @@ impl Core {
             return None;
         }
         let ready = if pages == self.config.chunk_pages { self.ready.take() } else { None };
-        let chunk = match ready {
-            Some(first) => Chunk { first, pages },
-            None => self.populate(pages)?,
-        };
-        Some(chunk)
+        match ready {
+            Some(first) => Some(Chunk { first, pages }),
+            None => self.populate(pages),
+        }
     }
 
     /// Makes `pages` pages (at most 64) of the current range usable, or as many as there are.

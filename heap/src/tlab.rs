@@ -5,7 +5,7 @@
 //!
 //! **Nothing is zeroed here.** What the memory contained before is still in it; whoever allocates an object writes
 //! all words of it that will ever be read, arrays included, before its next safepoint. Zeroing pages ahead would
-//! write each line twice. Instead each allocation asks for a line some way ahead of the cursor ([`prefetch_ahead`]): memory
+//! write each line twice. Instead each allocation asks for a line some way ahead of the cursor : memory
 //! that was last written a whole heap ago is cold, and this way it is fetched while objects are being filled.
 //!
 //! Each time the cursor enters a new page, the page's [`PageRecord`] is written; that is all the
@@ -64,8 +64,7 @@ impl Tlab {
     pub fn bump(&mut self, bytes: usize) -> Option<usize> {
         let start = self.cursor;
         if bytes <= self.limit - start {
-            self.cursor = start + bytes;
-            prefetch_ahead(start);
+            self.set_cursor(start + bytes);
             Some(start)
         } else {
             None
@@ -73,17 +72,22 @@ impl Tlab {
     }
 
     /// Where the next object begins, and where the pages that have been entered end: all that allocating within them
-    /// takes, besides [`prefetch_ahead`].
+    /// takes.
     #[inline(always)]
     pub fn ready(&self) -> (usize, usize) {
         (self.cursor, self.limit)
     }
 
-    /// Says that what lay before `cursor`, which is in the stretch of [`Tlab::ready`], has been allocated.
+    /// Says that what lay before `cursor`, which is in the stretch of [`Tlab::ready`], has been allocated, and asks for
+    /// memory that soon will be.
     #[inline(always)]
     pub fn set_cursor(&mut self, cursor: usize) {
+        /// Bytes from the cursor to what is asked for: far enough that the line is there when the cursor arrives, and
+        /// not so far that it is gone again.
+        const AHEAD: usize = 4096;
         debug_assert!((self.cursor..=self.limit).contains(&cursor));
         self.cursor = cursor;
+        prefetch_for_write((cursor + AHEAD) as *const u8);
     }
 
     /// Starts on `chunk` of the current range, which begins at `base`.
@@ -135,14 +139,6 @@ impl Tlab {
         *self = Tlab::empty();
         (unused > 0).then_some(Chunk { first: entered, pages: unused })
     }
-}
-
-/// Asks for memory that will be allocated soon, when an object is placed at `start`.
-#[inline(always)]
-pub fn prefetch_ahead(start: usize) {
-    /// Far enough that the line is there when the cursor arrives, and not so far that it is gone again.
-    const AHEAD: usize = 4096;
-    prefetch_for_write((start + AHEAD) as *const u8);
 }
 
 /// Ends the objects of a page before `address`.

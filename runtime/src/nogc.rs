@@ -16,7 +16,6 @@ use crate::{DataArray, Gc, Object, Plain, RefArray, Tagged, TaggedArray, Trace, 
 use firn_gc::mutator::MutatorLocal;
 use firn_heap::WORD;
 use firn_heap::layout::{Header, LayoutId};
-use firn_heap::tlab::prefetch_ahead;
 use std::cell::Cell;
 use std::ops::Deref;
 
@@ -141,7 +140,6 @@ impl<'a, 's> NoGc<'a, 's> {
             return None;
         }
         self.cursor.set(start + bytes);
-        prefetch_ahead(start);
         // SAFETY: as in `Scope::local`.
         unsafe { &mut *self.local }.tlab.set_cursor(start + bytes);
         Some(start)
@@ -166,6 +164,15 @@ impl<'a, 's> NoGc<'a, 's> {
         // SAFETY: as in `Scope::allocate`.
         unsafe { (address as *mut u64).write(header.0) };
         address as u64
+    }
+
+    /// An array of `payload` bytes of zeroes.
+    #[inline(always)]
+    fn allocate_array(&self, header: Header, payload: usize) -> u64 {
+        let address = self.allocate(header, object_bytes(payload));
+        // SAFETY: fresh memory.
+        unsafe { clear(address, payload) };
+        address
     }
 
     /// Allocates a `T`.
@@ -194,12 +201,8 @@ impl<'a, 's> NoGc<'a, 's> {
     #[inline(always)]
     pub fn alloc_refs<T: Object + ?Sized>(&self, len: usize) -> Gc<'a, RefArray<T>> {
         let header = Header::new(LayoutId::REFS, len);
-        let address = self.allocate(header, object_bytes(len * WORD));
-        // SAFETY: fresh memory, and zeroes are an array of null references; see `alloc`.
-        unsafe {
-            clear(address, len * WORD);
-            Gc::from_address(address)
-        }
+        // SAFETY: zeroes are an array of null references; see `alloc`.
+        unsafe { Gc::from_address(self.allocate_array(header, len * WORD)) }
     }
 
     /// Allocates an array of `len` zeroes.
@@ -209,12 +212,8 @@ impl<'a, 's> NoGc<'a, 's> {
     #[inline(always)]
     pub fn alloc_data<E: Plain>(&self, len: usize) -> Gc<'a, DataArray<E>> {
         let header = Header::new(data_layout::<E>(), len);
-        let address = self.allocate(header, object_bytes(len * size_of::<E>()));
-        // SAFETY: fresh memory, and zeroes are an array of zeroes; see `alloc`.
-        unsafe {
-            clear(address, len * size_of::<E>());
-            Gc::from_address(address)
-        }
+        // SAFETY: zeroes are an array of zeroes; see `alloc`.
+        unsafe { Gc::from_address(self.allocate_array(header, len * size_of::<E>())) }
     }
 
     /// Allocates an array of `len` tagged words of value 0.
@@ -224,13 +223,8 @@ impl<'a, 's> NoGc<'a, 's> {
     #[inline(always)]
     pub fn alloc_tagged<R: WordRule>(&self, len: usize) -> Gc<'a, TaggedArray<R>> {
         let header = Header::new(self.scope.tagged_layout::<R>(), len);
-        let address = self.allocate(header, object_bytes(len * WORD));
-        // SAFETY: fresh memory, and zeroes are an array of words of value 0, which no rule takes for a reference;
-        // see `alloc`.
-        unsafe {
-            clear(address, len * WORD);
-            Gc::from_address(address)
-        }
+        // SAFETY: zeroes are an array of words of value 0, which no rule takes for a reference; see `alloc`.
+        unsafe { Gc::from_address(self.allocate_array(header, len * WORD)) }
     }
 
     /// Memory for an object without a reservation: `None` when the thread's chunk has no room left. An
