@@ -294,7 +294,7 @@ fn descriptor(core: &Core, object: u64) -> &Descriptor {
 }
 
 /// What word `index` of the object refers to.
-fn target(core: &Core, object: u64, index: usize) -> Option<u64> {
+pub(crate) fn target(core: &Core, object: u64, index: usize) -> Option<u64> {
     // SAFETY: callers give a word of an object of a role. Acquire: pairs with the release that published what it
     // refers to.
     let value = unsafe { word(object, index) }.load(Ordering::Acquire);
@@ -465,6 +465,18 @@ mod tests {
         }
     }
 
+    /// Writes the words of an object of four, of which the last one is the collector's.
+    ///
+    /// # Safety
+    /// They must lie in memory that only the caller knows.
+    unsafe fn write(address: u64, layout: LayoutId, slots: [u64; 2]) {
+        let all = [Header::new(layout, 0).0, slots[0], slots[1], 0];
+        for (index, value) in all.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { word(address, index) }.store(value, Ordering::Relaxed);
+        }
+    }
+
     fn random(state: &mut u64, below: usize) -> usize {
         *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (*state >> 33) as usize % below
@@ -483,12 +495,8 @@ mod tests {
         let key = core.allocate_large(header, words).unwrap() as u64;
         let pages = core.space.grab(1).unwrap();
         let ephemeron = (core.space.current().base() + pages * core.space.geometry.page) as u64;
-        for (index, value) in
-            [Header::new(LayoutId::EPHEMERON, 0).0, key, key, 0].into_iter().enumerate()
-        {
-            // SAFETY: inside the page taken above, which `stw` maps on demand.
-            unsafe { word(ephemeron, index) }.store(value, Ordering::Relaxed);
-        }
+        // SAFETY: inside the page taken above, which `stw` maps on demand.
+        unsafe { write(ephemeron, LayoutId::EPHEMERON, [key, key]) };
         let root = core.add_root(ephemeron);
         // SAFETY: a word of the ephemeron, as long as nothing moves.
         let place = unsafe { word(ephemeron, KEY) };
@@ -520,12 +528,8 @@ mod tests {
         core.large_born_marked.store(false, Ordering::Relaxed);
         let bytes = firn_heap::layout::ephemeron::WORDS * WORD;
         let place = core.allocate_slow(&slot.mutator, LayoutId::EPHEMERON, bytes).unwrap() as u64;
-        for (index, value) in
-            [Header::new(LayoutId::EPHEMERON, 0).0, key, key, 0].into_iter().enumerate()
-        {
-            // SAFETY: the object just allocated.
-            unsafe { word(place, index) }.store(value, Ordering::Relaxed);
-        }
+        // SAFETY: the object just allocated.
+        unsafe { write(place, LayoutId::EPHEMERON, [key, key]) };
         let root = core.add_root(place);
         core.safepoints.block(&*core, &slot);
         let summary = collector.collect(crate::events::Cause::Explicit);
@@ -569,11 +573,8 @@ mod tests {
                             (LayoutId::EPHEMERON, [address(key), address(value)])
                         }
                     };
-                    let all = [Header::new(layout, 0).0, words[0], words[1], 0];
-                    for (index, value) in all.into_iter().enumerate() {
-                        // SAFETY: inside the pages taken above, which `stw` maps on demand.
-                        unsafe { word(address(number), index) }.store(value, Ordering::Relaxed);
-                    }
+                    // SAFETY: inside the pages taken above, which `stw` maps on demand.
+                    unsafe { write(address(number), layout, words) };
                 }
                 let places: Vec<_> = roots.iter().map(|&to| core.add_root(address(to))).collect();
                 core.safepoints.request(&*core, Op::StartMark);

@@ -27,10 +27,9 @@
 //! note held it. All of the collector's part ends before the flip.
 
 use crate::core::Core;
-use crate::ephemerons::{Chain, word};
+use crate::ephemerons::{Chain, target, word};
 use crate::mark::{Marker, Reach};
 use firn_heap::layout::guarded::{GUARDIAN, LINK, NEXT, OBJECT, READY, WAITING};
-use firn_heap::layout::{Descriptor, Header};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -62,12 +61,7 @@ impl Guarded {
 
 /// The watched object of a note.
 fn object(core: &Core, note: u64) -> Option<u64> {
-    // SAFETY: a note that a marker has visited; headers never change.
-    let header = Header(unsafe { (note as *const u64).read() });
-    // SAFETY: the header is an object's.
-    let descriptor: &Descriptor = unsafe { core.space.layouts.get_unchecked(header.layout()) };
-    // SAFETY: a note's word. Acquire: pairs with the release that published the object.
-    descriptor.target(OBJECT, unsafe { word(note, OBJECT) }.load(Ordering::Acquire))
+    target(core, note, OBJECT)
 }
 
 impl Core {
