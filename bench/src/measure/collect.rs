@@ -336,11 +336,6 @@ pub struct GcReport {
 }
 
 impl Collector {
-    /// How many cycles have ended so far.
-    pub fn cycles(&self) -> usize {
-        self.log().cycles.len()
-    }
-
     /// How many cycles that began at `begin` or later have ended.
     pub fn cycles_since(&self, begin: u64) -> usize {
         self.log().cycles.iter().rev().take_while(|c| c.begin >= begin).count()
