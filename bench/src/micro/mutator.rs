@@ -145,7 +145,7 @@ pub(super) fn allocation(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
             each,
             Bar::AtMost(6.0),
             format!(
-                "{object}-byte objects, zeroing and stalls included, {} cycles beside; {:.1} ns with waits for a processor",
+                "{object}-byte objects, filling and stalls included, {} cycles beside; {:.1} ns with waits for a processor",
                 heap.stats().cycles,
                 time as f64 / count as f64
             ),
