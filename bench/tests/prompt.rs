@@ -25,8 +25,10 @@ impl Prompt {
     fn start(name: &str) -> Option<Prompt> {
         let home = std::env::temp_dir().join(format!("firn-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&home).expect("writable");
+        // Some shells, when the keys' interrupt has reached them too, end by it once their command has ended: the
+        // command takes the shell's place.
         let command =
-            format!("{} scheme --repl --gc heap=64m,backend=stw", env!("CARGO_BIN_EXE_firn"));
+            format!("exec {} scheme --repl --gc heap=64m,backend=stw", env!("CARGO_BIN_EXE_firn"));
         let child = Command::new("script")
             .args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"])
             .env("HOME", &home)
