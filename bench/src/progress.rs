@@ -6,7 +6,7 @@
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use firn::Heap;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -27,6 +27,9 @@ struct StopFlags {
     stop: AtomicBool,
     interrupted: AtomicBool,
 }
+
+/// A signal that comes sooner after the first is the same wish to end.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 impl Stop {
     /// A flag that nothing has raised.
@@ -56,14 +59,17 @@ impl Stop {
         self.abort();
     }
 
-    /// Makes SIGINT and SIGTERM raise the flag; a second signal exits at once with code 130.
+    /// Makes SIGINT and SIGTERM raise the flag; a second signal exits at once with code 130, unless it comes so soon
+    /// that nobody can have meant it: `timeout` signals the process that it watches and then its group.
     /// Only one flag of a process can be connected: later calls return false and change nothing.
     pub fn connect_signals(&self) -> bool {
         let stop = self.clone();
+        let mut first: Option<Instant> = None;
         ctrlc::set_handler(move || {
-            if stop.interrupted() {
+            if first.is_some_and(|first| first.elapsed() > SAME_SIGNAL) {
                 std::process::exit(130);
             }
+            first.get_or_insert_with(Instant::now);
             stop.interrupt();
         })
         .is_ok()

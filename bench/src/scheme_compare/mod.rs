@@ -99,11 +99,12 @@ pub fn run(options: &Options, stop: &Stop, print: impl Fn(&str)) -> Result<Exit,
                 progress.share(done as f64 / total as f64);
                 // What failed once fails again.
                 if !matches!(row.outcomes[index], Some(Outcome::Failed(_) | Outcome::TimedOut)) {
-                    let outcome = run_once(program, system, options, round == 0, &work, &stage)?;
-                    if stop.interrupted() {
+                    let first = round == 0;
+                    let outcome = run_once(program, system, options, first, &work, &stage, stop)?;
+                    let Some(outcome) = outcome else {
                         rows.push(row);
                         break 'programs;
-                    }
+                    };
                     keep_better(&mut row.outcomes[index], outcome);
                 }
                 done += 1;
@@ -111,8 +112,8 @@ pub fn run(options: &Options, stop: &Stop, print: impl Fn(&str)) -> Result<Exit,
         }
         rows.push(row);
     }
-    let stalls = match options.stalls && !stop.interrupted() {
-        true => stall::measure(&systems, options, &work, &progress)?,
+    let stalls = match options.stalls && !stop.requested() {
+        true => stall::measure(&systems, options, &work, &progress, stop)?,
         false => Vec::new(),
     };
     progress.finish();
@@ -129,6 +130,7 @@ pub fn run(options: &Options, stop: &Stop, print: impl Fn(&str)) -> Result<Exit,
     })
 }
 
+/// Runs a program; nothing if the user ended the comparison meanwhile.
 fn run_once(
     program: &Program,
     system: &System,
@@ -136,15 +138,17 @@ fn run_once(
     first: bool,
     work: &programs::WorkDirectory,
     stage: &Path,
-) -> Result<Outcome, Failure> {
+    stop: &Stop,
+) -> Result<Option<Outcome>, Failure> {
     let file = work.prepare(program, system, first)?;
-    if first && let Err(why) = system.compile(&file, options.timeout) {
-        return Ok(Outcome::Failed(why));
+    if first && let Err(why) = system.compile(&file, options.timeout, stop) {
+        return Ok((!stop.requested()).then_some(Outcome::Failed(why)));
     }
     let mut command = system.command(&file, &[]);
     command.current_dir(stage);
-    let end = child::run(command, program.input.as_deref(), options.timeout)?;
-    Ok(match end {
+    let end = child::run(command, program.input.as_deref(), options.timeout, stop)?;
+    Ok(Some(match end {
+        child::End::Interrupted => return Ok(None),
         child::End::TimedOut => Outcome::TimedOut,
         child::End::Exited { success, seconds, output, errors } => {
             if !success || output.contains("ERROR:") {
@@ -153,7 +157,7 @@ fn run_once(
                 Outcome::Done(elapsed(&output).unwrap_or(seconds))
             }
         }
-    })
+    }))
 }
 
 fn keep_better(kept: &mut Option<Outcome>, new: Outcome) {

@@ -46,16 +46,22 @@ pub fn find(options: &Options) -> Result<Vec<Program>, Failure> {
         if published && input.is_none() {
             continue;
         }
-        if options.only.is_empty() || options.only.contains(&name) {
-            let common = published.then(|| top.join("src/common.scm"));
-            programs.push(Program { name, file: entry, input, directory: top.clone(), common });
-        }
+        let common = published.then(|| top.join("src/common.scm"));
+        programs.push(Program { name, file: entry, input, directory: top.clone(), common });
     }
     programs.sort_by(|a, b| a.name.cmp(&b.name));
     if let Some(unknown) =
         options.only.iter().find(|name| programs.iter().all(|p| p.name != **name))
     {
-        return Err(Failure::usage(format!("there is no program {unknown} in {}", top.display())));
+        let names: Vec<&str> = programs.iter().map(|p| p.name.as_str()).collect();
+        return Err(Failure::usage(format!(
+            "--only: there is no program {unknown} in {}, but there are {}",
+            sources.display(),
+            if names.is_empty() { "none".into() } else { names.join(", ") }
+        )));
+    }
+    if !options.only.is_empty() {
+        programs.retain(|program| options.only.contains(&program.name));
     }
     if programs.is_empty() {
         return Err(Failure::usage(format!(

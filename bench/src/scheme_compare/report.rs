@@ -65,10 +65,12 @@ impl Report<'_> {
 
     fn verdict(&self) -> String {
         let mut parts = Vec::new();
-        let failed = self.rows.iter().filter(|row| row.seconds(0).is_none()).count();
-        parts.push(match failed {
-            0 => format!("firn ran all {} programs", self.rows.len()),
-            _ => format!("firn ran {} of {} programs", self.rows.len() - failed, self.rows.len()),
+        // The program at which the user ended the comparison may have run under no system.
+        let tried = self.rows.iter().filter(|row| row.outcomes[0].is_some()).count();
+        let ran = self.rows.iter().filter(|row| row.seconds(0).is_some()).count();
+        parts.push(match tried - ran {
+            0 => format!("firn ran all {ran} programs"),
+            _ => format!("firn ran {ran} of {tried} programs"),
         });
         for (index, system) in self.systems.iter().enumerate().skip(1) {
             let ratios = self.ratios(index, |_| true);

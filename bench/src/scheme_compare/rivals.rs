@@ -3,6 +3,7 @@
 use super::Options;
 use super::child;
 use crate::exit::Failure;
+use crate::progress::Stop;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -102,19 +103,20 @@ impl System {
     ///
     /// # Errors
     /// What the compiler said.
-    pub fn compile(&self, file: &Path, timeout: Duration) -> Result<(), String> {
+    pub fn compile(&self, file: &Path, timeout: Duration, stop: &Stop) -> Result<(), String> {
         if !matches!(self.kind, Kind::Guile | Kind::GuileWithoutJit) {
             return Ok(());
         }
         let mut command = Command::new(&self.program);
         command.args(["--no-auto-compile", "--r7rs", "-c", COMPILE]);
         command.arg(file).arg(self.compiled(file));
-        match child::run(command, None, timeout) {
+        match child::run(command, None, timeout, stop) {
             Ok(child::End::Exited { success: true, .. }) => Ok(()),
             Ok(child::End::Exited { output, errors, .. }) => {
                 Err(child::complaint(&errors, &output))
             }
             Ok(child::End::TimedOut) => Err("its compilation took too long".into()),
+            Ok(child::End::Interrupted) => Err("interrupted".into()),
             Err(failure) => Err(failure.to_string()),
         }
     }

@@ -4,7 +4,7 @@ use super::programs::WorkDirectory;
 use super::rivals::{Kind, System};
 use super::{Options, child};
 use crate::exit::Failure;
-use crate::progress::Progress;
+use crate::progress::{Progress, Stop};
 
 /// The program that measures itself.
 const SOURCE: &str = include_str!("../../../scheme/bench/stall.scm");
@@ -27,7 +27,7 @@ pub struct Stall {
     pub seconds: f64,
 }
 
-/// Measures Firn and Guile.
+/// Measures Firn and Guile, until the user wants no more.
 ///
 /// # Errors
 /// If a process cannot be started.
@@ -36,6 +36,7 @@ pub fn measure(
     options: &Options,
     work: &WorkDirectory,
     progress: &Progress,
+    stop: &Stop,
 ) -> Result<Vec<Stall>, Failure> {
     let file = work.write("stall.scm", SOURCE.as_bytes())?;
     let mut stalls = Vec::new();
@@ -52,7 +53,11 @@ pub fn measure(
                 over_1ms: 0,
                 seconds: 0.0,
             };
-            if let Err(why) = system.compile(&file, options.timeout) {
+            let compiled = system.compile(&file, options.timeout, stop);
+            if stop.requested() {
+                return Ok(stalls);
+            }
+            if let Err(why) = compiled {
                 stalls.push(failed(why));
                 continue;
             }
@@ -62,7 +67,7 @@ pub fn measure(
                 system.arguments.extend(["--gc".into(), format!("heap={}m", 4 * size)]);
             }
             let command = system.command(&file, &[mode.into(), size.to_string()]);
-            match child::run(command, None, options.timeout)? {
+            match child::run(command, None, options.timeout, stop)? {
                 child::End::Exited { success: true, output, .. } => {
                     stalls.extend(output.lines().filter_map(|line| parse(system.name, line)));
                 }
@@ -70,6 +75,7 @@ pub fn measure(
                     stalls.push(failed(child::complaint(&errors, &output)));
                 }
                 child::End::TimedOut => stalls.push(failed("it took too long".into())),
+                child::End::Interrupted => return Ok(stalls),
             }
         }
     }
