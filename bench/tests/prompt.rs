@@ -133,6 +133,10 @@ fn lines_are_edited_completed_continued_and_remembered() {
     prompt.keys("(string-app\t \"a\" \"b\")\r");
     prompt.until("\"ab\"");
     prompt.until("> ");
+    // Several values have a line each, none has none.
+    prompt.keys("(values 6 (list 7))\r");
+    prompt.until("6\r\n(7)");
+    prompt.until("> ");
     // A form that is not closed goes on in the next line.
     prompt.keys("(list 1\r2)\r");
     prompt.until("(1 2)");

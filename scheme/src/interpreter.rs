@@ -1,5 +1,6 @@
 //! [`Interpreter`]: a heap, a world, the prelude; what programs that embed the Scheme use.
 
+use crate::object::MultipleValues;
 use crate::print::{Mode, to_string};
 use crate::value::Value;
 use crate::vm::load::Stopped;
@@ -182,15 +183,24 @@ impl Vm<'_, '_> {
         self.get(register::RESULT) != Value::UNSPECIFIED
     }
 
-    /// The value in RESULT as `write` has it.
+    /// The value in RESULT as `write` has it; of several values each in a line of its own, of none nothing.
     pub fn result_text(&mut self) -> String {
-        let mut text = String::new();
+        let mut lines = Vec::new();
         let _ = self.settle(register::SCRATCH, |mem, registers| {
+            let mut print = |value| {
+                let text = to_string(mem, value, Mode::Write, mem.world().most_text);
+                lines.push(text.unwrap_or_else(|begins| begins + "..."));
+            };
             let value = mem.element(registers, register::RESULT);
-            text = to_string(mem, value, Mode::Write, mem.world().most_text)
-                .unwrap_or_else(|begins| begins + "...");
+            let Some(many) = mem.object::<MultipleValues>(value) else {
+                print(value);
+                return Ok(Value::FALSE);
+            };
+            let many: &MultipleValues = &many;
+            let list = many.list.load(mem.scope()).into();
+            mem.elements(list).expect("values are a list").into_iter().for_each(print);
             Ok(Value::FALSE)
         });
-        text
+        lines.join("\n")
     }
 }

@@ -167,7 +167,10 @@ pub(crate) fn evaluate(vm: &mut Vm<'_, '_>, text: &str, name: &str) -> Result<()
         if vm.has_result() {
             let text = vm.result_text();
             vm.world.streams.flush_all();
-            println!("{text}");
+            // No values have no line.
+            if !text.is_empty() {
+                println!("{text}");
+            }
         }
     })
 }
