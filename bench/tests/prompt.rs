@@ -130,12 +130,12 @@ fn ctrl_c_comes_back_to_the_prompt_whatever_runs() {
 #[test]
 fn lines_are_edited_completed_continued_and_remembered() {
     let Some(mut prompt) = Prompt::start("edited") else { return };
-    prompt.keys("(string-app\t \"a\" \"b\")\r");
-    prompt.until("\"ab\"");
-    prompt.until("> ");
-    // Several values have a line each, none has none.
+    // Several values have a line each.
     prompt.keys("(values 6 (list 7))\r");
     prompt.until("6\r\n(7)");
+    prompt.until("> ");
+    prompt.keys("(string-app\t \"a\" \"b\")\r");
+    prompt.until("\"ab\"");
     prompt.until("> ");
     // A form that is not closed goes on in the next line.
     prompt.keys("(list 1\r2)\r");

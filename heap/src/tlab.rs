@@ -5,7 +5,7 @@
 //!
 //! **Nothing is zeroed here.** What the memory contained before is still in it; whoever allocates an object writes
 //! all words of it that will ever be read, arrays included, before its next safepoint. Zeroing pages ahead would
-//! write each line twice. Instead each allocation asks for a line some way ahead of the cursor : memory
+//! write each line twice. Instead each allocation asks for a line some way ahead of the cursor: memory
 //! that was last written a whole heap ago is cold, and this way it is fetched while objects are being filled.
 //!
 //! Each time the cursor enters a new page, the page's [`PageRecord`] is written; that is all the
