@@ -71,6 +71,10 @@ pub struct Stream {
     by_line: bool,
     /// What waits has the end of a line in it.
     line_ended: bool,
+    /// Ends of lines that were read.
+    lines: u32,
+    /// Characters that were read since.
+    columns: u32,
 }
 
 impl Stream {
@@ -105,6 +109,8 @@ impl Stream {
             failed: None,
             by_line: false,
             line_ended: false,
+            lines: 0,
+            columns: 0,
         }
     }
 
@@ -115,7 +121,20 @@ impl Stream {
 
     /// Takes bytes that were there.
     pub fn consume(&mut self, count: usize) {
+        for byte in &self.buffer[self.position..self.position + count] {
+            // A character's first byte.
+            let begins = *byte & 0xc0 != 0x80;
+            (self.lines, self.columns) = match byte {
+                b'\n' => (self.lines.wrapping_add(1), 0),
+                _ => (self.lines, self.columns.wrapping_add(u32::from(begins))),
+            };
+        }
         self.position += count;
+    }
+
+    /// How many ends of lines were read, and how many characters since the last.
+    pub fn place(&self) -> (u32, u32) {
+        (self.lines, self.columns)
     }
 
     /// Whether reading would answer at once, perhaps with the end. `whole` says whether some bytes begin with what is to be

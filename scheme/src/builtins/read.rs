@@ -53,7 +53,8 @@ pub(super) fn read<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
     room_for_symbols(mem)?;
     let mut forms = Forms::new();
     let parse = |chars: &mut Chars<'_>, forms: &mut Forms| Reader::new(Borrowed(chars)).read(forms);
-    let (result, consumed) = if is_stream(port) {
+    // Where the datum begins counts only if it is wrong.
+    let (result, (lines, columns)) = if is_stream(port) {
         let mut guard = stream(mem, port)?;
         let ended = guard.ended();
         let held = guard.available().len();
@@ -68,26 +69,36 @@ pub(super) fn read<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
         if hit_end && !ended {
             return Err(fill_first(mem, port, held));
         }
+        let begins = guard.place();
         guard.consume(at);
-        (result, 0)
+        (result, begins)
     } else {
         let text = port.text.load(mem.scope()).expect("a string port has text");
         let end = port.end.load(Relaxed);
         let mut next =
             |at: usize| (at < end).then(|| (char::from_u32(text.get(at)).unwrap_or('\u{fffd}'), 1));
-        let mut chars = Chars { next: &mut next, at: port.position.load(Relaxed), hit_end: false };
+        let begins = port.position.load(Relaxed);
+        let mut chars = Chars { next: &mut next, at: begins, hit_end: false };
         let result = parse(&mut chars, &mut forms);
-        (result, chars.at)
+        port.position.store(chars.at, Relaxed);
+        let place = |(lines, columns), at| match text.get(at) == u32::from('\n') {
+            true => (lines + 1, 0),
+            false => (lines, columns + 1),
+        };
+        let before = if result.is_err() { begins } else { 0 };
+        (result, (0..before).fold((0, 0), place))
     };
-    if !is_stream(port) {
-        port.position.store(consumed, Relaxed);
-    }
     match result {
         Ok(None) => Ok(Value::EOF),
         Ok(Some(id)) => Err(crate::datum::deliver(forms, id)),
         Err(wrong) => {
-            let place =
-                format!("line {}, column {}: {}", wrong.at.line, wrong.at.column, wrong.message);
+            let first = if wrong.at.line == 1 { columns } else { 0 };
+            let place = format!(
+                "line {}, column {}: {}",
+                wrong.at.line + lines,
+                wrong.at.column + first,
+                wrong.message
+            );
             Err(error_of("read", place, &[]))
         }
     }

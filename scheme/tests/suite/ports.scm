@@ -39,6 +39,11 @@
 (test '(quote x) (read (open-input-string "'x")))
 (test '(1 #\space) (let ((p (open-input-string "1 2"))) (let* ((x (read p)) (y (read-char p))) (list x y))))
 (test "λ→😀" (read-line (open-input-string "λ→😀")))
+;; What is wrong is placed in the port's text, whatever was read before.
+(define (wrong-place port) (guard (e ((read-error? e) (error-object-message e))) (let loop () (if (eof-object? (read port)) 'none (loop)))))
+(test "read: line 4, column 4: #<x> is no datum" (wrong-place (open-input-string "1\n(2\n)\n 3 #<x>")))
+(test "read: line 1, column 7: #<x> is no datum" (let ((p (open-input-string "αé 1 2#<x>"))) (read-char p) (read-char p) (wrong-place p)))
+(test "read: line 3, column 2: #<x> is no datum" (let ((p (open-input-string "1\n2\n(#<x>"))) (read-line p) (wrong-place p)))
 
 (section "6.13.3 Output")
 (define (written x) (test-output (lambda (port) (write x port))))
@@ -104,6 +109,8 @@
 (define loaded-by-suite 0)
 (load name)
 (test 43 loaded-by-suite)
+(let ((p (open-output-file name))) (display "αβ\n(1\n) γ 5 #<x>" p) (close-port p))
+(test "read: line 3, column 7: #<x> is no datum" (call-with-input-file name (lambda (p) (read-line p) (wrong-place p))))
 (let ((p (open-output-file name))) (do ((i 0 (+ i 1))) ((= i 5000)) (write i p) (newline p)) (close-port p))
 (test 12497500 (call-with-input-file name (lambda (p) (let loop ((sum 0)) (let ((x (read p))) (if (eof-object? x) sum (loop (+ sum x))))))))
 (test 5000 (call-with-input-file name (lambda (p) (let loop ((n 0)) (if (eof-object? (read-line p)) n (loop (+ n 1)))))))
