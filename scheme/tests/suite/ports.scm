@@ -42,7 +42,7 @@
 ;; What is wrong is placed in the port's text, whatever was read before.
 (define (wrong-place port) (guard (e ((read-error? e) (error-object-message e))) (let loop () (if (eof-object? (read port)) 'none (loop)))))
 (test "read: line 4, column 4: #<x> is no datum" (wrong-place (open-input-string "1\n(2\n)\n 3 #<x>")))
-(test "read: line 1, column 7: #<x> is no datum" (let ((p (open-input-string "αé 1 2#<x>"))) (read-char p) (read-char p) (wrong-place p)))
+(test "read: line 1, column 8: #<x> is no datum" (let ((p (open-input-string "αé 1 2 #<x>"))) (read-char p) (read-char p) (wrong-place p)))
 (test "read: line 3, column 2: #<x> is no datum" (let ((p (open-input-string "1\n2\n(#<x>"))) (read-line p) (wrong-place p)))
 
 (section "6.13.3 Output")
