@@ -138,8 +138,8 @@ pub(super) fn heat(section: &Section<'_>) -> Option<Picture> {
     (!choices.is_empty()).then(|| Picture {
         kind: "heat",
         title: "Fault latency over time",
-        about: "Each cell counts the stalls in missing pages of that length in that interval: the darker, \
-                the more, on a logarithmic scale."
+        about: "Each cell counts the stalls in missing pages of that length in that interval: the \
+                stronger the colour, the more, on a logarithmic scale."
             .into(),
         data: json!({ "choices": choices }),
         tables: behind,

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::Picture;
 use crate::report::curves;
-use crate::report::model::{Member, Section};
+use crate::report::model::Section;
 use crate::report::tables;
-use crate::schema::{Distribution, LockMode, Run};
+use crate::schema::{Distribution, Latency, LockMode, Run};
 
 /// A quantity of which runs have a distribution.
 type Quantity = (String, fn(&Run, &str) -> Option<Distribution>, String);
@@ -19,21 +19,24 @@ fn quantities(section: &Section<'_>) -> Vec<Quantity> {
             all.push((label, get, key));
         }
     };
-    for Member { run, .. } in section.members() {
-        for latency in &run.latencies {
-            let label = format!("latency: {}, {} ({})", latency.name, latency.role, latency.mode);
-            let key = format!("{}\0{}\0{}", latency.name, latency.role, latency.mode);
-            put(
-                label,
-                |run, key| {
-                    let is = |l: &&crate::schema::Latency| {
-                        format!("{}\0{}\0{}", l.name, l.role, l.mode) == key
-                    };
-                    run.latencies.iter().find(is).map(|l| l.ns.clone())
-                },
-                key,
-            );
-        }
+    // What a mutator's own work took, then what else it did, then what went on beside it.
+    let mut latencies: Vec<&Latency> =
+        section.members().flat_map(|member| &member.run.latencies).collect();
+    latencies.sort_by_key(|latency| {
+        let work = ["frame", "operation"].contains(&latency.name.as_str());
+        (!latency.role.ends_with("Mutator"), !work)
+    });
+    for latency in latencies {
+        let label = format!("latency: {}, {} ({})", latency.name, latency.role, latency.mode);
+        let key = format!("{}\0{}\0{}", latency.name, latency.role, latency.mode);
+        put(
+            label,
+            |run, key| {
+                let is = |l: &&Latency| format!("{}\0{}\0{}", l.name, l.role, l.mode) == key;
+                run.latencies.iter().find(is).map(|l| l.ns.clone())
+            },
+            key,
+        );
     }
     put(
         "stalls in missing pages".into(),
