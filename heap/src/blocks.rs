@@ -263,22 +263,20 @@ pub fn prefetch(address: *const u8) {
     unsafe {
         std::arch::asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly))
     };
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = address;
 }
 
-/// Asks the processor to fetch the line at `address`, to be written soon.
+/// Asks the processor to fetch the line at `address`, to be written soon. On x86-64 by a prefetch for reading: what
+/// nobody else has comes in a state that can be written, and PREFETCHW takes longer for it (4.4 ns for 32 bytes of
+/// fresh memory, 4.05 so; medians of 15).
 #[inline(always)]
 pub fn prefetch_for_write(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint; it cannot fault whatever the address. A processor without PREFETCHW
-    // ignores it.
-    unsafe {
-        std::arch::asm!("prefetchw [{0}]", in(reg) address, options(nostack, preserves_flags, readonly));
-    }
+    #[cfg(not(target_arch = "aarch64"))]
+    prefetch(address);
     #[cfg(target_arch = "aarch64")]
     // SAFETY: as above.
     unsafe {
         std::arch::asm!("prfm pstl1keep, [{0}]", in(reg) address, options(nostack, preserves_flags, readonly));
     }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = address;
 }
