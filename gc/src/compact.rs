@@ -188,7 +188,8 @@ impl Compactor {
         for index in (0..pages).filter(|index| done.refused >> index & 1 == 0) {
             StateCell(core.space.state(first + index)).set_mapped();
         }
-        let count = done.published.count_ones() as u64;
+        // Nobody else can move what this thread has built.
+        let count = done.moved().count_ones() as u64;
         let copied = done.copied.count_ones() as u64;
         if let Some(staging) = &staging {
             core.unstage(staging, done);
@@ -222,7 +223,7 @@ impl Compactor {
 impl Core {
     /// Settles the account of recycled pages that were built in and published with the outcome `done`.
     pub(crate) fn unstage(&self, staging: &Staging, done: Installed) {
-        let gone = done.published | done.vanished;
+        let gone = done.gone();
         self.backend.unstage(&self.space, staging, !gone);
         let moved = gone.count_ones() as usize;
         self.backend.moved_out(&self.space, staging.pool, staging.address, moved);
@@ -243,7 +244,7 @@ impl Core {
             let cell = StateCell(self.space.state(first + index));
             // Only who took the page away, or found it gone, knows that nothing is left to recycle; only
             // who copied it, that something is. Whoever merely finds it present leaves the state to them.
-            if (done.published | done.vanished) >> index & 1 != 0 {
+            if done.gone() >> index & 1 != 0 {
                 cell.set_consumed();
             } else if done.copied >> index & 1 != 0 {
                 cell.set_mapped();

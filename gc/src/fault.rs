@@ -328,8 +328,8 @@ impl Core {
                     give_up_on_endless_refusal(page);
                     return FaultOutcome::Waited;
                 }
-                if done.published | done.copied != 0 {
-                    let moved = spare.is_some() && done.published != 0;
+                if done.moved() | done.copied != 0 {
+                    let moved = spare.is_some() && done.moved() != 0;
                     let counter = if moved { &self.counters.moved } else { &self.counters.copied };
                     // Relaxed: counts.
                     counter.fetch_add(1, Ordering::Relaxed);

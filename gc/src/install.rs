@@ -8,15 +8,22 @@
 //! | outcome | COPY | MOVE |
 //! |---|---|---|
 //! | partial progress, `EAGAIN` | go on behind it | the same |
-//! | `EEXIST` | somebody was faster: skip the page | skip the page; its source stays |
+//! | `EEXIST` | somebody was faster: skip the page | the same, its source stays; but if that is gone, it has been moved |
 //! | `ENOENT` | the range is not registered (any more): refused | the source is gone: somebody moved it: skip |
 //! | `EBUSY`, `EINVAL`, others | refused | refused: copy it instead |
 //! | `ENOMEM` | yield, try again a bounded number of times, then refused | the same |
 //! | `ESRCH` | the process is ending: refused | the same |
+//!
+//! **A MOVE that denies itself.** Since it moves pages in batches (6.18), `move_pages` in the kernel's `mm/userfaultfd.c` keeps
+//! the `EAGAIN` of a page that was being migrated, moves it and its neighbours at the second try, takes that
+//! `EAGAIN` for the outcome, tries a third time, and answers `EEXIST`: they are there because it has put them there.
+//! The kernel migrates pages whenever it compacts its memory (`echo 1 > /proc/sys/vm/compact_memory` does it at once). So
+//! after `EEXIST` the source is looked at: if it is gone, the page has been moved. (A source in swap looks as if it
+//! were gone.)
 
 use crate::config::InstallKind;
 use firn_heap::sys::Errno;
-use firn_heap::sys::map::Reservation;
+use firn_heap::sys::map::{Reservation, resident_page};
 use firn_heap::sys::thread::give_way;
 use firn_heap::sys::uffd::{Outcome, Userfaultfd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,6 +82,21 @@ pub struct Installed {
     pub present: u64,
     /// Pages whose source is no longer where it was although this call did not move it.
     pub vanished: u64,
+    /// Pages that were there already, and whose source is gone: another thread has moved them, or this call and the
+    /// kernel denies it. If nobody else can move the source, this call has.
+    pub arrived: u64,
+}
+
+impl Installed {
+    /// Pages that are there by a call of this thread, if nobody else can have moved their sources.
+    pub fn moved(&self) -> u64 {
+        self.published | self.arrived
+    }
+
+    /// Pages whose source is no longer where it was.
+    pub fn gone(&self) -> u64 {
+        self.published | self.vanished | self.arrived
+    }
 }
 
 /// Installs pages into a registered range.
@@ -111,7 +133,7 @@ impl Installer {
         self.run(InstallKind::Move, dst, src, pages)
     }
 
-    /// Moves any number of pages to missing ones; returns how many, from the first on, have arrived. The first
+    /// Moves any number of pages, which nobody else can move, to missing ones; returns how many, from the first on, have arrived. The first
     /// page that cannot be moved ends it; the error says why.
     pub fn move_neighbours(&self, dst: usize, src: usize, pages: usize) -> (usize, Option<Errno>) {
         let (mut done, mut attempts, mut turn) = (0, 0, 0);
@@ -126,6 +148,7 @@ impl Installer {
                     give_way(turn);
                     turn += 1;
                 }
+                Errno::EEXIST if source_gone(src + done * self.page) => done += 1,
                 Errno::ENOMEM if attempts < MEMORY_ATTEMPTS => {
                     give_way(attempts);
                     attempts += 1;
@@ -170,7 +193,11 @@ impl Installer {
                     if self.wake {
                         let _ = self.uffd.wake(dst + done * self.page, self.page);
                     }
-                    result.present |= here;
+                    if kind == InstallKind::Move && source_gone(src + done * self.page) {
+                        result.arrived |= here;
+                    } else {
+                        result.present |= here;
+                    }
                     done += 1;
                 }
                 Errno::ENOENT if kind == InstallKind::Move => {
@@ -189,6 +216,11 @@ impl Installer {
         }
         result
     }
+}
+
+/// Whether the page that was to be moved from `address` is there no more.
+fn source_gone(address: usize) -> bool {
+    resident_page(address) == Ok(false)
 }
 
 /// Whether `UFFDIO_MOVE` really moves a page: tried on two throw-away pages.

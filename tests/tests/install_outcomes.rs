@@ -33,6 +33,8 @@ enum What {
     Exists,
     /// Another call moves the first page before this one.
     Gone,
+    /// The first pages are moved, and the kernel says that they were there before.
+    Denied,
 }
 
 thread_local! {
@@ -109,6 +111,19 @@ impl Injector for Share {
                 (Verdict::Shorten(part * page_size()), true)
             }
             What::Refused(errno) => (Verdict::Return(Outcome::failed(errno)), true),
+            What::Denied => {
+                let core = self.core.upgrade().expect("whoever installs pages holds the core");
+                let installer = core.backend.installer().expect("it installs pages");
+                let pages = (1 + number as usize % 5) * page_size();
+                INSIDE.set(true);
+                let moved =
+                    installer.uffd.move_pages(dst, src, pages.min(len), false, installer.wake);
+                INSIDE.set(false);
+                match moved.done {
+                    0 => (Verdict::Pass, false),
+                    _ => (Verdict::Return(Outcome::failed(Errno::EEXIST)), true),
+                }
+            }
             What::Exists | What::Gone => {
                 INSIDE.set(true);
                 let done = self.precede(dst, src);
@@ -193,6 +208,12 @@ fn survives(ways: &[&str], what: What, op: Op, one_in: u64, reported: Errno) {
 const MOVING: &[&str] = &["backend=pingpong", "backend=pingpong,fault=thread"];
 const COPYING: &[&str] =
     &["backend=pingpong,install=copy", "backend=pingpong,install=copy,fault=thread", "backend=art"];
+
+#[test]
+fn a_move_that_denies_itself_has_moved_the_pages() {
+    survives(MOVING, What::Denied, Op::Move, 3, Errno::EEXIST);
+    survives(&["backend=art,install=move"], What::Denied, Op::Move, 3, Errno::EEXIST);
+}
 
 #[test]
 fn partial_moves_go_on_behind_what_was_done() {

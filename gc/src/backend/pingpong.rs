@@ -125,7 +125,7 @@ impl PingPong {
                         let to = space.parking.base() + (slot * RUN + filled) * page;
                         let done = self.installer.move_run(to, from, part);
                         expect_absent(to, page, done.present);
-                        let moved = done.published;
+                        let moved = done.moved();
                         self.parked[slot].fetch_add(moved.count_ones(), Ordering::Relaxed);
                         space.parking.pool.put_mask(slot, moved << filled);
                         stay &= !moved;
@@ -160,11 +160,11 @@ impl PingPong {
                     let source = range.base() + first * page;
                     let done = self.installer.move_run(dst + have * page, source, count);
                     expect_absent(dst + have * page, page, done.present);
-                    let moved = done.published.trailing_ones() as usize;
+                    let moved = done.moved().trailing_ones() as usize;
                     // Refused (pinned, shared by a fork): such a page is of no use to moving. What was
                     // moved beyond it must not stay there, where nobody knows of it.
                     for bit in moved..count {
-                        let arrived = done.published >> bit & 1 != 0;
+                        let arrived = done.moved() >> bit & 1 != 0;
                         let place = if arrived { dst + have * page } else { source };
                         self.discard(space, place + bit * page, 1);
                     }

@@ -375,5 +375,16 @@ pub fn resident_pages(addr: usize, len: usize) -> io::Result<Vec<bool>> {
     Ok(out.into_iter().map(|b| b & 1 != 0).collect())
 }
 
+/// Whether the page at `addr` is in memory, by `mincore`: takes `mmap_lock` for reading. Signal-safe but for `errno`.
+///
+/// # Errors
+/// `ENOMEM` if nothing is mapped there, `EINVAL` if `addr` is not the address of a page.
+pub fn resident_page(addr: usize) -> Result<bool, Errno> {
+    let mut out = 0u8;
+    // SAFETY: the kernel writes one byte for the one page, which is only looked up.
+    Errno::check(unsafe { libc::mincore(addr as *mut c_void, page_size(), &mut out) })?;
+    Ok(out & 1 != 0)
+}
+
 #[cfg(test)]
 mod tests;
