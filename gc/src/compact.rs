@@ -184,6 +184,8 @@ impl Compactor {
         }
         let kind = if staging.is_some() { Source::Staged } else { Source::Buffer };
         let done = core.backend.publish(&core.space, builder.view, first, source, pages, kind);
+        let done =
+            if staging.is_some() { core.look_again(done, first, pages, source) } else { done };
         // What the kernel refused stays claimed; `complete` tries it again.
         for index in (0..pages).filter(|index| done.refused >> index & 1 == 0) {
             StateCell(core.space.state(first + index)).set_mapped();
@@ -221,6 +223,24 @@ impl Compactor {
 }
 
 impl Core {
+    /// Tells to-pages that somebody else has published from those that this thread has moved from `source` although the
+    /// kernel denies it.
+    pub(crate) fn look_again(
+        &self,
+        done: Installed,
+        first: usize,
+        pages: usize,
+        source: usize,
+    ) -> Installed {
+        let (true, Some(installer)) = (done.present != 0, self.backend.installer()) else {
+            return done;
+        };
+        let unsaid =
+            |index: &usize| !StateCell(self.space.state(first + index)).get().is_published();
+        let doubtful = (0..pages).filter(unsaid).fold(0, |mask, index| mask | 1 << index);
+        installer.look_again(done, source, doubtful)
+    }
+
     /// Settles the account of recycled pages that were built in and published with the outcome `done`.
     pub(crate) fn unstage(&self, staging: &Staging, done: Installed) {
         let gone = done.gone();
@@ -240,6 +260,7 @@ impl Core {
         let source = builder.from_address(from);
         let done =
             self.backend.publish(&self.space, builder.view, first, source, pages, Source::InPlace);
+        let done = self.look_again(done, first, pages, source);
         for index in 0..pages {
             let cell = StateCell(self.space.state(first + index));
             // Only who took the page away, or found it gone, knows that nothing is left to recycle; only

@@ -315,8 +315,9 @@ impl Core {
                 // SAFETY: a compaction is under way, the hazard covers the page, and the buffer is the
                 // slot's, which this thread holds, or a free page that it has taken.
                 unsafe { builder.build(page, source as *mut u64) };
-                let done = self.backend.publish(&self.space, view, page, source, 1, kind);
+                let mut done = self.backend.publish(&self.space, view, page, source, 1, kind);
                 if let Some(spare) = &spare {
+                    done = self.look_again(done, page, 1, source);
                     self.unstage(spare, done);
                 }
                 if done.refused == 0 {

@@ -18,8 +18,8 @@
 //! the `EAGAIN` of a page that was being migrated, moves it and its neighbours at the second try, takes that
 //! `EAGAIN` for the outcome, tries a third time, and answers `EEXIST`: they are there because it has put them there.
 //! The kernel migrates pages whenever it compacts its memory (`echo 1 > /proc/sys/vm/compact_memory` does it at once). So
-//! after `EEXIST` the source is looked at: if it is gone, the page has been moved. (A source in swap looks as if it
-//! were gone.)
+//! where nobody says that he has published the page, the source is looked at: if it is gone, the page has been
+//! moved ([`Installer::look_again`]). (A source in swap looks as if it were gone.)
 
 use crate::config::InstallKind;
 use firn_heap::sys::Errno;
@@ -128,6 +128,28 @@ impl Installer {
         self.run(InstallKind::Copy, dst, src, pages)
     }
 
+    /// Moves `pages` pages from `src`, which nobody else can move, to missing ones at `dst`.
+    pub fn move_free(&self, dst: usize, src: usize, pages: usize) -> Installed {
+        self.look_again(self.move_run(dst, src, pages), src, u64::MAX)
+    }
+
+    /// Looks at the sources of those pages of a run, moved from `src` with the outcome `done`, that were there already
+    /// and are in the mask `doubtful`: if they are gone, the pages count as arrived. Takes `mmap_lock` for
+    /// reading, so it is only for pages of which nobody says that they are published: a collector thread of low priority
+    /// may be descheduled with the lock.
+    pub fn look_again(&self, mut done: Installed, src: usize, doubtful: u64) -> Installed {
+        let mut left = done.present & doubtful;
+        while left != 0 {
+            let bit = left.trailing_zeros();
+            left &= left - 1;
+            if source_gone(src + bit as usize * self.page) {
+                done.present &= !(1 << bit);
+                done.arrived |= 1 << bit;
+            }
+        }
+        done
+    }
+
     /// Publishes `pages` pages at `dst` by moving those at `src`.
     pub fn move_run(&self, dst: usize, src: usize, pages: usize) -> Installed {
         self.run(InstallKind::Move, dst, src, pages)
@@ -193,11 +215,7 @@ impl Installer {
                     if self.wake {
                         let _ = self.uffd.wake(dst + done * self.page, self.page);
                     }
-                    if kind == InstallKind::Move && source_gone(src + done * self.page) {
-                        result.arrived |= here;
-                    } else {
-                        result.present |= here;
-                    }
+                    result.present |= here;
                     done += 1;
                 }
                 Errno::ENOENT if kind == InstallKind::Move => {

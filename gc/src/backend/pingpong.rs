@@ -123,7 +123,7 @@ impl PingPong {
                     let mut stay = low_mask(part);
                     if slot < self.parked.len() {
                         let to = space.parking.base() + (slot * RUN + filled) * page;
-                        let done = self.installer.move_run(to, from, part);
+                        let done = self.installer.move_free(to, from, part);
                         expect_absent(to, page, done.present);
                         let moved = done.moved();
                         self.parked[slot].fetch_add(moved.count_ones(), Ordering::Relaxed);
@@ -158,7 +158,7 @@ impl PingPong {
                 let Some(taken) = range.pool.take(pages - have) else { break };
                 for (first, count) in taken.runs() {
                     let source = range.base() + first * page;
-                    let done = self.installer.move_run(dst + have * page, source, count);
+                    let done = self.installer.move_free(dst + have * page, source, count);
                     expect_absent(dst + have * page, page, done.present);
                     let moved = done.moved().trailing_ones() as usize;
                     // Refused (pinned, shared by a fork): such a page is of no use to moving. What was
