@@ -2,7 +2,7 @@
 //!
 //! A floor is the least that the mechanism could cost on this machine (a plain loop over the same data, or a
 //! bare system call); absolute times say little about a machine one does not know. Every figure has a bar, and
-//! missing it is reported and sets exit code 1; but for the workloads', which stand beside other runtimes' ([`peers`]).
+//! missing it is reported and sets exit code 1; but for the workloads', which stand beside other runtimes' (`peers.rs`).
 
 mod compaction;
 mod mutator;
