@@ -182,16 +182,12 @@ impl Scratch {
         Errno::check(unsafe { libc::msync(self.base as *mut c_void, self.len, libc::MS_ASYNC) })
     }
 
-    /// `mincore` of one page, which needs one byte for the answer: no allocation.
+    /// `mincore` of one page.
     ///
     /// # Errors
     /// `ENOMEM` for a hole.
     pub fn resident(&self, page: usize) -> Result<bool, Errno> {
-        let mut out = 0u8;
-        let at = self.page(page) as *mut c_void;
-        // SAFETY: the kernel writes one byte for the one page.
-        Errno::check(unsafe { libc::mincore(at, page_size(), &mut out) })?;
-        Ok(out & 1 != 0)
+        map::resident_page(self.page(page))
     }
 
     /// `munmap` of the last `pages` pages.
