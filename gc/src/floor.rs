@@ -13,6 +13,7 @@ use firn_heap::sys::map::{Advice, MapError, Reservation, advise};
 use firn_heap::sys::signal::{self, Previous, Replaced};
 use firn_heap::sys::thread::monotonic_ns;
 use firn_heap::sys::uffd::Userfaultfd;
+use firn_heap::tlab::AHEAD;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// What the floors of a heap's present contents took.
@@ -124,7 +125,8 @@ pub fn writes(bytes: usize) -> Result<f64, MapError> {
     const ROUNDS: usize = 9;
     // What is asked for ahead of the last object is there, too.
     let page = firn_heap::sys::page_size();
-    let memory = Reservation::anonymous(bytes + 2 * page, page, "firn floor")?;
+    let all = (bytes + AHEAD).next_multiple_of(page);
+    let memory = Reservation::anonymous(all, page, "firn floor")?;
     // SAFETY: fresh memory of this function's, without huge pages as the heap.
     unsafe {
         let _ = advise(memory.base(), memory.len(), Advice::NoHugepage);
@@ -135,7 +137,7 @@ pub fn writes(bytes: usize) -> Result<f64, MapError> {
         let begin = monotonic_ns();
         for number in 0..bytes / OBJECT {
             let object = (memory.base() + number * OBJECT) as *mut u64;
-            prefetch_for_write(object.wrapping_byte_add(4096).cast());
+            prefetch_for_write(object.wrapping_byte_add(AHEAD).cast());
             for word in 0..OBJECT / WORD {
                 // SAFETY: inside of the memory above.
                 unsafe { object.add(word).write_volatile(number as u64) };

@@ -21,6 +21,10 @@ use crate::blocks::prefetch_for_write;
 use crate::layout::LayoutId;
 use crate::space::{PageRecord, Records};
 
+/// Bytes from the cursor to what is asked for: far enough that the line is there when the cursor arrives, and not so far
+/// that it is gone again.
+pub const AHEAD: usize = 4096;
+
 /// A stretch of populated pages, ready to allocate from.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunk {
@@ -82,9 +86,6 @@ impl Tlab {
     /// memory that soon will be.
     #[inline(always)]
     pub fn set_cursor(&mut self, cursor: usize) {
-        /// Bytes from the cursor to what is asked for: far enough that the line is there when the cursor arrives, and
-        /// not so far that it is gone again.
-        const AHEAD: usize = 4096;
         debug_assert!((self.cursor..=self.limit).contains(&cursor));
         self.cursor = cursor;
         prefetch_for_write((cursor + AHEAD) as *const u8);

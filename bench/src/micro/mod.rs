@@ -164,7 +164,7 @@ pub fn run(args: &MicroArgs, print: fn(&str)) -> Result<Exit, Failure> {
     let progress = Progress::new(true);
     let total = groups.len() as f64;
     let figures = Arc::new(Mutex::new(Vec::new()));
-    // A group takes up to a minute: an interruption does not wait for it. Only one handler can be had in a process.
+    // A group can take minutes: an interruption does not wait for it. Only one handler can be had in a process.
     let (so_far, path) = (figures.clone(), args.json.clone());
     let _ = ctrlc::set_handler(move || {
         let figures = so_far.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
 //! The workloads' figures beside the best that another runtime reached on them: no bars, only places to look.
 //!
 //! The others' figures come from runs of the same specification on a machine with two processors (Xeon, 2.0 GHz nominal)
-//! and Linux 6.18, each collector as its makers set it up: OpenJDK 25 and 17, Go 1.27, and Whippet. The
+//! and Linux 6.18, each collector as its makers set it up: OpenJDK 25 and 17 and Go 1.27 have the best. The
 //! machine is not this one, and its own speed changed by a fifth from one round to the next: a ratio near 1 says nothing.
 
 use super::{Figure, Sizes};
