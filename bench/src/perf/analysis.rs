@@ -297,6 +297,9 @@ pub struct Analysis {
     pub missed_switches: u64,
 }
 
+/// State bits of a thread that does not come back: `EXIT_DEAD` and `EXIT_ZOMBIE`.
+const ENDED: u64 = 0x30;
+
 /// Whether a thread of this name is the collector's.
 pub fn is_collector(name: &str) -> bool {
     name == "HeapTaskDaemon" || name == "FaultThread" || name.starts_with("GcWorker-")
@@ -394,12 +397,25 @@ impl Analysis {
                     off.woken = time.max(off.begin + 1);
                 }
             }
+            Seen::Gone { global, state, next } => match self.by_global_id.get(&global) {
+                Some(&tid) => self.seen(time, tid, Seen::Switch { state, next }, place),
+                // Of one that was never seen before nothing ends.
+                None => self.came_on(time, next),
+            },
             Seen::Switch { state, next } => {
-                self.switched_out(time, tid, state, place);
-                if let Some(&tid) = self.by_global_id.get(&next) {
-                    self.switched_in(time, tid);
+                match state & ENDED {
+                    0 => self.switched_out(time, tid, state, place),
+                    _ => self.ended(time, tid),
                 }
+                self.came_on(time, next);
             }
+        }
+    }
+
+    /// The thread of this id in the first namespace, if it is one of this process, is on a processor.
+    fn came_on(&mut self, time: u64, next: i32) {
+        if let Some(&tid) = self.by_global_id.get(&next) {
+            self.switched_in(time, tid);
         }
     }
 
@@ -418,6 +434,16 @@ impl Analysis {
             (_, true) => self.switched_in(off.woken, tid),
             _ => thread.off = None,
         }
+    }
+
+    /// A thread left its processor for ever. Its ids may be another's from now on.
+    fn ended(&mut self, time: u64, tid: u32) {
+        let window = self.window.get();
+        let Some(thread) = self.ours(tid) else { return };
+        if let Some(since) = thread.on_since.take() {
+            thread.blocked.running += overlap((since, time), window);
+        }
+        self.by_global_id.retain(|_, known| *known != tid);
     }
 
     fn switched_out(&mut self, time: u64, tid: u32, state: u64, place: Option<Place>) {

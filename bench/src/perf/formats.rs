@@ -77,6 +77,9 @@ pub(super) struct CallFormats {
     pub(super) exit: Format,
 }
 
+/// The id in records of threads that the kernel has taken off its lists: -1.
+pub(super) const NO_TID: u32 = u32::MAX;
+
 /// What a record says.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Seen {
@@ -85,6 +88,16 @@ pub(super) enum Seen {
     /// The thread was taken off its processor in `state`, and `next` came on it.
     Switch {
         /// The kernel's state bits; 0 and 256 are runnable.
+        state: u64,
+        /// The thread that runs now, by its id in the first namespace.
+        next: i32,
+    },
+    /// As [`Seen::Switch`], of a thread that has ended but for this: it has no id any more, and is told by the one that
+    /// it had in the first namespace.
+    Gone {
+        /// That id.
+        global: i32,
+        /// The kernel's state bits; the thread may also be preempted on its way out.
         state: u64,
         /// The thread that runs now, by its id in the first namespace.
         next: i32,
@@ -290,7 +303,11 @@ impl Formats {
         if let Some(sched) = &self.sched {
             if id == sched.switch.id {
                 let state = sched.prev_state.value(raw)?;
-                return Some(Seen::Switch { state, next: sched.next_pid.value(raw)? as i32 });
+                let next = sched.next_pid.value(raw)? as i32;
+                return Some(match sample.tid {
+                    NO_TID => Seen::Gone { global: self.global_id(sample)?, state, next },
+                    _ => Seen::Switch { state, next },
+                });
             }
             if id == sched.waking.id {
                 return Some(Seen::Wake(sched.woken.value(raw)? as i32));

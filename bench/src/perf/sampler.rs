@@ -24,7 +24,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::analysis::{Analysis, Limits, Window};
 use super::event::{Event, Mode, Target};
-use super::formats::{Formats, LockFormats, Seen};
+use super::formats::{Formats, LockFormats, NO_TID, Seen};
 use super::record::{self, Record};
 use super::ring::Ring;
 use super::symbols::{Place, Symbols};
@@ -340,7 +340,10 @@ impl State {
                 };
                 self.recording.calls += u64::from(matches!(seen, Seen::Enter(..) | Seen::Exit));
                 let ours = sample.pid == self.pid;
-                if ours && let Some(global) = self.formats.global_id(&sample) {
+                if ours
+                    && sample.tid != NO_TID
+                    && let Some(global) = self.formats.global_id(&sample)
+                {
                     self.recording.analysis.identify(sample.tid, global);
                 }
                 match seen {

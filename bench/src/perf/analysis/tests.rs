@@ -1,5 +1,6 @@
 //! Streams of records with known waits, holds and sleeps.
 
+use super::super::formats::NO_TID;
 use super::*;
 
 const MM: u64 = 77;
@@ -88,6 +89,27 @@ fn a_way_back_that_was_not_reported_is_inferred_from_what_the_thread_does_next()
     let b = a.threads[&1].blocked;
     assert_eq!((b.interruptible, b.run_queue, b.off_holding), (10_000, 3_000, 0));
     assert_eq!(a.missed_switches, 4);
+}
+
+#[test]
+fn a_thread_that_ends_leaves_its_processor_for_ever() {
+    let mut a = analysis();
+    a.seen(1_000, 2, Seen::Switch { state: 1, next: 101 }, None);
+    // On its way out it is preempted once, when it has no id any more already; then it is gone.
+    let gone = |state: u64, next: i32| Seen::Gone { global: 101, state, next };
+    a.seen(5_000, NO_TID, gone(256, 102), None);
+    a.seen(7_000, 2, Seen::Switch { state: 0, next: 101 }, None);
+    a.seen(8_000, NO_TID, gone(0x10, 0), None);
+    // Another process's thread gets its id.
+    a.seen(20_000, 50, Seen::Switch { state: 1, next: 101 }, None);
+    // And so ends one of which nothing was seen.
+    a.seen(21_000, NO_TID, Seen::Gone { global: 199, state: 0x10, next: 103 }, None);
+    a.close(30_000);
+    let ended = &a.threads[&1].blocked;
+    assert_eq!((ended.running, ended.run_queue, ended.preempted), (5_000, 2_000, 1));
+    assert_eq!((ended.interruptible, ended.uninterruptible), (0, 0));
+    assert_eq!(a.threads[&3].blocked.running, 9_000);
+    assert!(!a.knows(NO_TID));
 }
 
 #[test]

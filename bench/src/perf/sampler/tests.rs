@@ -120,6 +120,27 @@ fn a_long_hold_is_kept_with_who_held_the_lock_and_who_waited_for_it() {
 }
 
 #[test]
+fn threads_that_end_keep_their_ids_and_names() {
+    let Some(sampler) = sampler() else { return };
+    for n in 0..20 {
+        let named = thread::Builder::new().name(format!("Ending-{n}"));
+        let thread = named.spawn(|| drop(Scratch::anonymous(1).unwrap())).unwrap();
+        thread.join().unwrap();
+    }
+    let recording = sampler.stop();
+    let threads = &recording.analysis.threads;
+    assert!(!threads.contains_key(&NO_TID), "{:?}", threads[&NO_TID]);
+    for n in 0..20 {
+        let (tid, thread) = named(&recording, &format!("Ending-{n}"));
+        // Its end is the last that was seen of it.
+        assert!(
+            recording.analysis.off.iter().all(|off| off.tid != tid || off.end < recording.span.1)
+        );
+        assert!(thread.blocked.running < recording.span.1 - recording.span.0, "{thread:?}");
+    }
+}
+
+#[test]
 fn roles_are_names_without_numbers() {
     for (name, expected) in [
         ("Mutator-3", "Mutator"),
