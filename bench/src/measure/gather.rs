@@ -501,7 +501,7 @@ impl Gathered {
         let at = |t: u64| t.saturating_sub(self.origin);
         let within = |b: u64, e: u64| e >= fill.window.0 && b <= fill.window.1;
         let mut dropped = log.faults_lost;
-        let mut spans = Spans::default();
+        let mut spans = Spans { pid: Some(std::process::id()), ..Spans::default() };
         let faults = log.faults.iter().flat_map(|(outcome, list)| {
             list.iter()
                 .filter(|s| within(s.begin, s.end))
@@ -559,12 +559,15 @@ impl Gathered {
         }
         let mut threads: BTreeMap<u32, ThreadName> = BTreeMap::new();
         let traced = self.recording.iter().flat_map(|r| &r.analysis.threads);
-        let traced = traced.filter(|(_, t)| t.ours).map(|(tid, t)| (*tid, t.name.clone()));
-        let noted = self.mutators.iter().map(|m| (m.tid, m.name.clone()));
-        for (tid, name) in traced.chain(noted) {
+        let held = |tid: u32| spans.locks.iter().any(|lock| lock.tid == tid);
+        let traced = traced
+            .filter(|(tid, t)| t.ours || held(**tid))
+            .map(|(tid, t)| (*tid, t.name.clone(), !t.ours));
+        let noted = self.mutators.iter().map(|m| (m.tid, m.name.clone(), false));
+        for (tid, name, foreign) in traced.chain(noted) {
             let mutator = self.mutators.iter().find(|m| m.tid == tid).map(|m| m.id);
             let role = role(&name).to_owned();
-            threads.insert(tid, ThreadName { tid, name, role, mutator });
+            threads.insert(tid, ThreadName { tid, name, role, mutator, foreign });
         }
         spans.threads = threads.into_values().collect();
         spans.dropped = dropped;

@@ -225,6 +225,7 @@ pub fn run(backend: &str, seed: u64) -> Run {
             track("mmap_lock write wait", &mut rng, 9_000.0 * slow),
         ]},
         "spans": {
+            "pid": 99,
             "threads": [
                 {"tid": 100, "name": "HeapTaskDaemon", "role": "HeapTaskDaemon", "mutator": null},
                 {"tid": 101, "name": "Mutator-1", "role": "Mutator", "mutator": 0},

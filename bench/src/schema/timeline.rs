@@ -104,6 +104,10 @@ pub struct ThreadName {
     pub role: String,
     /// The mutator's number in the heap, where it is one.
     pub mutator: Option<u32>,
+    /// It is no thread of this process, but took its `mmap_lock`: the kernel's own `khugepaged`, or somebody who reads
+    /// `/proc`.
+    #[serde(default)]
+    pub foreign: bool,
 }
 
 /// One access to a missing page.
@@ -157,6 +161,8 @@ pub struct Switch {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Spans {
+    /// The kernel's id of the process that they are of, which is its first thread's, too; null in older files.
+    pub pid: Option<u32>,
     /// Who the spans belong to.
     pub threads: Vec<ThreadName>,
     /// Accesses to missing pages.

@@ -1,9 +1,12 @@
 //! Perfetto's own form: a `Trace` of `TracePacket`s in protobuf.
 //!
 //! Only what a timeline needs is encoded, by hand: two wire types, a dozen fields. Their numbers are
-//! those of `protos/perfetto/trace/trace_packet.proto`, `track_event/track_descriptor.proto` and
-//! `track_event/track_event.proto`; they are part of a stable format and never change. Each slice is a
+//! those of `protos/perfetto/trace/trace_packet.proto`, `clock_snapshot.proto`, `track_event/track_descriptor.proto`
+//! and `track_event/track_event.proto`; they are part of a stable format and never change. Each slice is a
 //! begin and an end; all packets belong to one sequence and carry absolute times.
+//!
+//! The first packet says which clock these are of. Perfetto's own default is `CLOCK_BOOTTIME`, which also runs
+//! while the machine sleeps; without a word, times of `CLOCK_MONOTONIC` would be taken for it.
 
 use std::collections::HashMap;
 
@@ -14,11 +17,27 @@ mod field {
     pub const TRACE_PACKET: u32 = 1;
 
     pub mod packet {
+        pub const CLOCK_SNAPSHOT: u32 = 6;
         pub const TIMESTAMP: u32 = 8;
         pub const SEQUENCE: u32 = 10;
         pub const TRACK_EVENT: u32 = 11;
         pub const SEQUENCE_FLAGS: u32 = 13;
+        pub const DEFAULTS: u32 = 59;
         pub const TRACK_DESCRIPTOR: u32 = 60;
+    }
+
+    pub mod snapshot {
+        pub const CLOCK: u32 = 1;
+        pub const TRACE_CLOCK: u32 = 2;
+    }
+
+    pub mod clock {
+        pub const ID: u32 = 1;
+        pub const TIMESTAMP: u32 = 2;
+    }
+
+    pub mod defaults {
+        pub const CLOCK: u32 = 58;
     }
 
     pub mod descriptor {
@@ -70,6 +89,8 @@ const COUNTER: u64 = 4;
 const EXPLICIT: u64 = 3;
 /// `CounterDescriptor.Unit`: nanoseconds.
 const TIME_NS: u64 = 1;
+/// `BuiltinClock`: `CLOCK_MONOTONIC`.
+const MONOTONIC: u64 = 3;
 /// `TracePacket.SequenceFlags`: nothing before this packet is needed to read it.
 const INCREMENTAL_STATE_CLEARED: u64 = 1;
 /// All packets are of one writer.
@@ -127,6 +148,36 @@ impl Writer {
         self.trace.message(field::TRACE_PACKET, &packet);
     }
 
+    /// Says that times are of `CLOCK_MONOTONIC`, of which `now` is one: they are shown as they are, and nothing has
+    /// to be known of any other clock.
+    fn clock(&mut self, now: u64) {
+        let (mut clock, mut snapshot, mut defaults) =
+            (Message::default(), Message::default(), Message::default());
+        clock.number(field::clock::ID, MONOTONIC).number(field::clock::TIMESTAMP, now);
+        snapshot
+            .message(field::snapshot::CLOCK, &clock)
+            .number(field::snapshot::TRACE_CLOCK, MONOTONIC);
+        defaults.number(field::defaults::CLOCK, MONOTONIC);
+        let mut packet = Message::default();
+        packet
+            .message(field::packet::CLOCK_SNAPSHOT, &snapshot)
+            .message(field::packet::DEFAULTS, &defaults);
+        self.packet(packet);
+    }
+
+    /// Describes a thread, and that its tracks are in order of their ranks. Returns its id.
+    fn thread(&mut self, process: u64, pid: u32, tid: u32, name: &str) -> u64 {
+        self.track(|d| {
+            let mut t = Message::default();
+            t.number(field::thread::PID, u64::from(pid))
+                .number(field::thread::TID, u64::from(tid))
+                .text(field::thread::NAME, name);
+            d.message(field::descriptor::THREAD, &t)
+                .number(field::descriptor::PARENT, process)
+                .number(field::descriptor::CHILD_ORDERING, EXPLICIT);
+        })
+    }
+
     /// Describes a track; `more` adds what it is. Returns its id.
     fn track(&mut self, more: impl FnOnce(&mut Message)) -> u64 {
         self.uuid += 1;
@@ -152,28 +203,28 @@ impl Writer {
 /// The timeline as bytes.
 pub fn encode(processes: &[Process]) -> Vec<u8> {
     let mut writer = Writer { trace: Message::default(), uuid: 0, first: true };
-    for (i, process) in processes.iter().enumerate() {
-        let pid = i as u64 + 1;
+    let slices = processes.iter().flat_map(|p| &p.tracks).flat_map(|t| &t.slices);
+    let values = processes.iter().flat_map(|p| &p.counters).flat_map(|c| &c.values);
+    let times = slices.map(|s| s.begin).chain(values.map(|v| v.0));
+    writer.clock(times.min().unwrap_or(0));
+    for process in processes {
+        let pid = process.pid;
         let root = writer.track(|d| {
             let mut p = Message::default();
-            p.number(field::process::PID, pid).text(field::process::NAME, &process.name);
+            p.number(field::process::PID, u64::from(pid)).text(field::process::NAME, &process.name);
             d.message(field::descriptor::PROCESS, &p)
                 .number(field::descriptor::CHILD_ORDERING, EXPLICIT);
         });
-        let mut threads: HashMap<u32, u64> = HashMap::new();
+        // The first thread is there even if it has no track: Perfetto knows that every process has one, and would
+        // make up one without a name.
+        let first = writer.thread(root, pid, pid, &process.first_thread);
+        let mut threads = HashMap::from([(pid, first)]);
         for (rank, track) in process.tracks.iter().enumerate() {
             let parent = match &track.thread {
                 None => root,
-                Some((tid, name)) => *threads.entry(*tid).or_insert_with(|| {
-                    writer.track(|d| {
-                        let mut t = Message::default();
-                        t.number(field::thread::PID, pid)
-                            .number(field::thread::TID, u64::from(*tid))
-                            .text(field::thread::NAME, name);
-                        d.message(field::descriptor::THREAD, &t);
-                        d.number(field::descriptor::PARENT, root);
-                    })
-                }),
+                Some((tid, name)) => {
+                    *threads.entry(*tid).or_insert_with(|| writer.thread(root, pid, *tid, name))
+                }
             };
             let id = writer.track(|d| {
                 d.text(field::descriptor::NAME, &track.name)
@@ -215,6 +266,8 @@ pub fn encode(processes: &[Process]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::super::model;
     use super::*;
     use crate::report::samples;
@@ -262,14 +315,32 @@ mod tests {
         let processes = model::processes(&[&run]);
         let bytes = encode(&processes);
         let (mut tracks, mut open, mut ended, mut counted) = (HashMap::new(), HashMap::new(), 0, 0);
+        let (mut ordered, mut threads) = (HashMap::new(), Vec::new());
         let mut worst = None;
-        for (number, _, packet) in read(&bytes) {
+        for (i, (number, _, packet)) in read(&bytes).into_iter().enumerate() {
             assert_eq!(number, field::TRACE_PACKET);
             let packet = read(packet);
+            if i == 0 {
+                let snapshot = read(one(&packet, field::packet::CLOCK_SNAPSHOT).unwrap().2);
+                assert_eq!(one(&snapshot, field::snapshot::TRACE_CLOCK).unwrap().1, MONOTONIC);
+                let defaults = read(one(&packet, field::packet::DEFAULTS).unwrap().2);
+                assert_eq!(one(&defaults, field::defaults::CLOCK).unwrap().1, MONOTONIC);
+                continue;
+            }
             assert_eq!(one(&packet, field::packet::SEQUENCE).unwrap().1, SEQUENCE);
             if let Some((.., descriptor)) = one(&packet, field::packet::TRACK_DESCRIPTOR) {
                 let d = read(descriptor);
                 let parent = one(&d, field::descriptor::PARENT).map(|p| p.1);
+                let order = one(&d, field::descriptor::CHILD_ORDERING).map(|o| o.1);
+                if let Some(parent) = parent
+                    && one(&d, field::descriptor::RANK).is_some()
+                {
+                    assert_eq!(ordered.get(&parent), Some(&Some(EXPLICIT)), "ranks count");
+                }
+                ordered.insert(one(&d, field::descriptor::UUID).unwrap().1, order);
+                if let Some((.., thread)) = one(&d, field::descriptor::THREAD) {
+                    threads.push(one(&read(thread), field::thread::TID).unwrap().1);
+                }
                 assert!(parent.is_none_or(|p| tracks.contains_key(&p)), "parents come first");
                 let name = one(&d, field::descriptor::NAME)
                     .map(|n| String::from_utf8(n.2.to_vec()).unwrap());
@@ -285,9 +356,11 @@ mod tests {
                     assert_eq!(open.insert(track, at), None);
                     let name = one(&event, field::event::NAME).unwrap().2;
                     if name == b"worst frame 1: frame 12" {
-                        let facts =
-                            event.iter().filter(|f| f.0 == field::event::ANNOTATION).count();
-                        worst = Some((at, facts));
+                        let facts = event.iter().filter(|f| f.0 == field::event::ANNOTATION);
+                        let names: HashSet<&[u8]> = facts
+                            .map(|f| one(&read(f.2), field::annotation::NAME).unwrap().2)
+                            .collect();
+                        worst = Some((at, names.len()));
                     }
                 }
                 END => {
@@ -299,6 +372,8 @@ mod tests {
             }
         }
         assert!(open.is_empty());
+        // The process's first thread, and those with tracks, once each.
+        assert_eq!(threads, [99, 101, 103]);
         let slices: usize = processes[0].tracks.iter().map(|t| t.slices.len()).sum();
         assert_eq!(ended, slices);
         assert_eq!(counted, processes[0].counters.iter().map(|c| c.values.len()).sum::<usize>());
