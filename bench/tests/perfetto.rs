@@ -8,8 +8,9 @@
 //! says so. What is compared with is computed here from the report alone, without the code that writes traces.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 use firn_bench::perf::{Sampler, sampler};
 use firn_bench::schema::{Document, Run, Worst};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// A folder of its own, removed when dropped.
@@ -588,16 +591,21 @@ fn page(browser: &Path, processor: &Processor, folder: &Folder, trace: Vec<u8>) 
         .arg(format!("--user-data-dir={}", folder.path("profile")))
         .arg(format!("http://{address}/trace.html"))
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()
         .expect("the browser starts");
+    let mut complaints = child.stderr.take().expect("piped");
+    let ended = std::thread::spawn(move || io::copy(&mut complaints, &mut io::sink()));
     let (tell, told) = mpsc::channel();
     let package = processor.package.clone();
     // Not waited for: if the page never says anything, the test says so.
     std::thread::spawn(move || tell.send(serve(&listener, &package, &trace)));
     let shown = told.recv_timeout(Duration::from_secs(120));
-    child.kill().expect("it is the child of this process");
+    // It is several processes, which write into the profile until they end; then nobody has their standard error open.
+    kill(Pid::from_raw(-(child.id() as i32)), Signal::SIGKILL).expect("a group of its own");
     child.wait().expect("it ends");
+    ended.join().expect("no panic").expect("a pipe is read");
     shown.expect("the page says what it shows")
 }
 
