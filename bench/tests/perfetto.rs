@@ -316,6 +316,24 @@ fn by_name_and_time(a: &(String, i64, f64), b: &(String, i64, f64)) -> std::cmp:
     (&a.0, a.1).cmp(&(&b.0, b.1))
 }
 
+/// Slices and counters are about the same times: the worst fault that ends in an interval is that interval's value.
+fn check_intervals(run: &Run) {
+    let Some(track) = run.timeline.tracks.iter().find(|t| t.name == "fault") else { return };
+    let mut worst = BTreeMap::new();
+    let within = |at: u64| at >= run.window.0 && at <= run.window.1;
+    for fault in run.spans.faults.iter().filter(|f| within(f.end)) {
+        let interval = (fault.end / run.timeline.interval_ns) as usize;
+        let length = (fault.end - fault.begin) as i64;
+        let known = worst.entry(interval).or_insert(length);
+        *known = length.max(*known);
+    }
+    // The shortest may have been left out. The last interval goes on behind the window.
+    let last = (run.window.1 / run.timeline.interval_ns) as usize;
+    for (interval, length) in worst.into_iter().filter(|(interval, _)| *interval < last) {
+        assert_eq!(track.worst[interval], Some(length), "{}: interval {interval}", run.name);
+    }
+}
+
 /// Everything that a trace in Perfetto's own form has of its runs.
 fn check(processor: &Processor, trace: &str, runs: &[&Run]) {
     for (run, mut shown) in runs.iter().zip(shown(processor, trace, runs)) {
@@ -326,6 +344,7 @@ fn check(processor: &Processor, trace: &str, runs: &[&Run]) {
         assert_eq!(different, None, "{trace}: {}: shown, expected", run.name);
         check_threads(run, &shown);
         check_worst(run, &shown);
+        check_intervals(run);
         shown.counters.sort_by(by_name_and_time);
         assert_eq!(shown.counters, expected_counters(run), "{trace}: {}", run.name);
     }

@@ -53,7 +53,7 @@ pub struct Want {
 /// What a measurement found; times are monotonic nanoseconds.
 #[derive(Debug)]
 pub struct Gathered {
-    /// Its beginning.
+    /// The beginning of the interval in which it began.
     pub origin: u64,
     /// The kernel's events.
     pub recording: Option<Recording>,
@@ -93,7 +93,10 @@ impl Gather {
             _ => None,
         };
         let probe = if want.probe { Probe::start(window.clone()) } else { None };
-        Gather { window, notes, sampler, watch, probe, missing, origin: clock::now() }
+        // The clock's own intervals are what everybody keeps their worst by, so an interval's beginning is one of the
+        // report's points in time.
+        let origin = clock::now() / INTERVAL * INTERVAL;
+        Gather { window, notes, sampler, watch, probe, missing, origin }
     }
 
     /// What threads tell.
