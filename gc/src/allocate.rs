@@ -38,10 +38,11 @@ impl Core {
         layout: LayoutId,
         bytes: usize,
     ) -> Option<usize> {
-        // SAFETY: the mutator's own running thread.
-        let local = unsafe { mutator.local() };
         let page = self.space.geometry.page;
-        if let Some(address) = local.tlab.extend(self.space.records(), layout, bytes, page) {
+        // SAFETY: the mutator's own running thread; the reference ends with the call.
+        let extend =
+            || unsafe { mutator.local() }.tlab.extend(self.space.records(), layout, bytes, page);
+        if let Some(address) = extend() {
             return Some(address);
         }
         if bytes > self.config.chunk_pages * page / 2 {
@@ -50,15 +51,14 @@ impl Core {
         if !self.refill(mutator, bytes) {
             return None;
         }
-        local.tlab.extend(self.space.records(), layout, bytes, page)
+        extend()
     }
 
     /// Sees to it that `bytes` more can be allocated from the buffer without failing.
     pub fn refill(&self, mutator: &Mutator, bytes: usize) -> bool {
-        // SAFETY: the mutator's own running thread.
-        let local = unsafe { mutator.local() };
         let page = self.space.geometry.page;
-        if bytes <= local.tlab.room() {
+        // SAFETY: the mutator's own running thread; the reference ends with the call.
+        if bytes <= unsafe { mutator.local() }.tlab.room() {
             return true;
         }
         let wanted = self.config.chunk_pages.max(bytes.div_ceil(page));
@@ -69,7 +69,9 @@ impl Core {
             return false;
         }
         self.took(chunk.pages);
-        local.tlab.start(self.space.records(), self.space.current().base(), chunk, page);
+        // SAFETY: as above.
+        let tlab = unsafe { &mut mutator.local().tlab };
+        tlab.start(self.space.records(), self.space.current().base(), chunk, page);
         true
     }
 

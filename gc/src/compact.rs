@@ -405,10 +405,8 @@ pub fn complete(core: &Core, shared: &CompactShared) {
 }
 
 /// The whole compaction with the world stopped, for the back end that works so.
-pub fn compact_in_pause(core: &Core) {
+pub fn compact_in_pause(core: &Core, compactor: &mut Compactor) {
     let shared = CompactShared::new(core);
-    let page = core.space.geometry.page;
-    let mut compactor = Compactor::new(page).expect("address space for one run");
     compactor.work(core, &shared, 0);
     recycle(core, &shared);
 }

@@ -5,6 +5,7 @@
 
 use crate::backend::{Art, Backend, FlipPlan, Mprotect, PingPong, Stw};
 use crate::build::{Builder, View};
+use crate::compact::{Compactor, compact_in_pause};
 use crate::config::{BackendKind, Config, FaultMode, InstallKind};
 use crate::ephemerons::Ephemerons;
 use crate::events::{Event, Listener};
@@ -155,6 +156,8 @@ pub struct Core {
     pub(crate) large_born_marked: AtomicBool,
     late_page: AtomicUsize,
     pub(crate) planned_pages: AtomicUsize,
+    /// For a back end that builds all pages in the pause, in which there may be no memory to be had.
+    pause_compactor: Mutex<Option<Compactor>>,
     pub(crate) flip_failed: Mutex<Option<Errno>>,
     pub(crate) verify_failure: Mutex<Option<String>>,
     /// Replaced as a whole, so that nobody is called under the lock.
@@ -226,6 +229,8 @@ impl Core {
         let faults = FaultDesk::new(space.geometry.page, config.workers)?;
         let ready = ReadyChunks::new(space.geometry.pages, config.chunk_pages)?;
         let start_at = AtomicUsize::new(space.geometry.pages);
+        let in_pause = backend.builds_in_pause().then(|| Compactor::new(space.geometry.page));
+        let pause_compactor = in_pause.transpose()?;
         let core = Arc::new(Core {
             space,
             config,
@@ -252,6 +257,7 @@ impl Core {
             large_born_marked: AtomicBool::new(false),
             late_page: AtomicUsize::new(0),
             planned_pages: AtomicUsize::new(0),
+            pause_compactor: Mutex::new(pause_compactor),
             flip_failed: Mutex::default(),
             verify_failure: Mutex::default(),
             listeners: RwLock::new(Arc::new([])),
@@ -576,7 +582,8 @@ impl Core {
                 // SAFETY: the world is stopped, and between two compactions no handler is inside.
                 unsafe { self.set_view(view) };
                 if self.backend.builds_in_pause() {
-                    crate::compact::compact_in_pause(self);
+                    let mut compactor = self.pause_compactor.lock().unwrap();
+                    compact_in_pause(self, compactor.as_mut().expect("made with the back end"));
                 } else {
                     // Release: pairs with the acquire in the fault handler.
                     self.phase.store(phase::COMPACTING, Ordering::Release);

@@ -16,12 +16,12 @@ use firn_heap::pages::{Access, Hazard, StateCell};
 use firn_heap::sys::Errno;
 use firn_heap::sys::futex;
 use firn_heap::sys::map::{Advice, MapError, Reservation, advise};
-use firn_heap::sys::signal::{self, Previous};
+use firn_heap::sys::signal::{self, Previous, preserve_errno};
 use firn_heap::sys::thread::{give_way, monotonic_ns};
 use firn_heap::table::{Table, Zeroed};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Threads that can serve faults at the same time; more wait for a slot.
 const SLOTS: usize = 64;
@@ -36,8 +36,8 @@ const HEAPS: usize = 64;
 thread_local! {
     /// The calling thread's mutator number, for the records.
     static MUTATOR: Cell<u32> = const { Cell::new(u32::MAX) };
-    /// The last address that faulted without need, and how often in a row.
-    static REPEATED: Cell<(usize, u32)> = const { Cell::new((0, 0)) };
+    /// The last address that faulted without need, in which cycle, and how often in a row.
+    static REPEATED: Cell<(usize, u64, u32)> = const { Cell::new((0, 0, 0)) };
 }
 
 /// The calling thread's mutator number.
@@ -290,7 +290,7 @@ impl Core {
                 // The content is final in its from-page: nothing of it is read here.
                 slot.hazard.withdraw();
                 if self.move_in_place(page, 1, count) != 0 {
-                    give_up_on_endless_refusal(page);
+                    self.give_up_on_endless_refusal(page);
                     return FaultOutcome::Waited;
                 }
             }
@@ -302,7 +302,7 @@ impl Core {
                 // The content is final in its from-page now.
                 slot.hazard.withdraw();
                 if self.move_in_place(page, 1, count) != 0 {
-                    give_up_on_endless_refusal(page);
+                    self.give_up_on_endless_refusal(page);
                     return FaultOutcome::Waited;
                 }
             }
@@ -326,7 +326,7 @@ impl Core {
                 slot.hazard.withdraw();
                 if done.refused != 0 {
                     // Not there: the access faults again, or the collector asks again.
-                    give_up_on_endless_refusal(page);
+                    self.give_up_on_endless_refusal(page);
                     return FaultOutcome::Waited;
                 }
                 if done.moved() | done.copied != 0 {
@@ -340,7 +340,7 @@ impl Core {
                 }
             }
         }
-        REPEATED.set((usize::MAX, 0));
+        REPEATED.set((usize::MAX, 0, 0));
         if mine { FaultOutcome::Built } else { FaultOutcome::Helped }
     }
 
@@ -397,9 +397,16 @@ static READING: AtomicUsize = AtomicUsize::new(0);
 static PREVIOUS_BUS: OnceLock<Previous> = OnceLock::new();
 static PREVIOUS_SEGV: OnceLock<Previous> = OnceLock::new();
 
+/// The signals that faults come as. A thread that has one of them blocked dies of it.
+pub const FAULT_SIGNALS: [libc::c_int; 2] = [libc::SIGBUS, libc::SIGSEGV];
+
+/// Held while the handlers are installed: somebody whose slot is filled must find the handler in its place.
+static INSTALLING: Mutex<()> = Mutex::new(());
+
 /// Makes faults in `core`'s ranges reach it.
 pub fn register(core: &Arc<Core>) -> Result<(), CoreError> {
-    for (signal, previous) in [(libc::SIGBUS, &PREVIOUS_BUS), (libc::SIGSEGV, &PREVIOUS_SEGV)] {
+    let installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    for (signal, previous) in FAULT_SIGNALS.into_iter().zip([&PREVIOUS_BUS, &PREVIOUS_SEGV]) {
         // SAFETY: the handler follows the rules above and chains.
         match unsafe { signal::install(signal, handler, previous) } {
             // `EEXIST`: somebody handles the signal in front of us, and chains to us if well-behaved.
@@ -407,6 +414,7 @@ pub fn register(core: &Arc<Core>) -> Result<(), CoreError> {
             Err(errno) => return Err(CoreError::Signal(errno)),
         }
     }
+    drop(installing);
     let pointer = Arc::as_ptr(core).cast_mut();
     for entry in &REGISTRY {
         // SeqCst: pairs with the handler's load.
@@ -455,7 +463,7 @@ unsafe extern "C" fn handler(
 ) {
     // SAFETY: the kernel's arguments.
     let address = unsafe { signal::is_synchronous(info).then(|| signal::fault_address(info)) };
-    if address.is_some_and(serve_registered) {
+    if address.is_some_and(|address| preserve_errno(|| serve_registered(address))) {
         return;
     }
     let previous = if signal == libc::SIGBUS { &PREVIOUS_BUS } else { &PREVIOUS_SEGV };
@@ -479,8 +487,12 @@ fn serve_registered(address: usize) -> bool {
         let core = unsafe { &*core };
         if core.space.ranges.iter().any(|range| range.contains(address)) {
             served = match core.serve_fault(address, MUTATOR.get()) {
+                // It was there already: over and over, if this process is a fork, in which the heap is not mapped.
+                Served::Page(FaultOutcome::AlreadyMapped) | Served::Repeat => {
+                    // Relaxed: a count.
+                    !endless(address, core.cycle.load(Ordering::Relaxed))
+                }
                 Served::Page(_) => true,
-                Served::Repeat => !endless(address),
                 Served::NotMissing => false,
             };
             if !served {
@@ -493,23 +505,26 @@ fn serve_registered(address: usize) -> bool {
     served
 }
 
-/// Whether the same fault or refusal has repeated in this thread so often that the page will never come.
-fn endless(address: usize) -> bool {
-    let (last, times) = REPEATED.get();
-    let times = if last == address { times + 1 } else { 0 };
-    REPEATED.set((address, times));
+/// Whether the same fault or refusal has repeated in this thread and cycle so often that the page will never come.
+fn endless(address: usize, cycle: u64) -> bool {
+    let (last, then, times) = REPEATED.get();
+    let times = if (last, then) == (address, cycle) { times + 1 } else { 0 };
+    REPEATED.set((address, cycle, times));
     times > 10_000
 }
 
-/// Ends the process if the kernel has refused the same page so often that it always will: without the page
-/// nothing that touches it can go on.
-fn give_up_on_endless_refusal(page: usize) {
-    if endless(page) {
-        const TEXT: &[u8] = b"firn: the kernel keeps refusing to install a page of the heap (a range that was unregistered or mapped over? no memory left in the cgroup?); the process cannot go on\n";
-        // SAFETY: a valid buffer; write and abort are async-signal-safe.
-        unsafe {
-            libc::write(2, TEXT.as_ptr().cast(), TEXT.len());
-            libc::abort();
+impl Core {
+    /// Ends the process if the kernel has refused the same page so often that it always will: without the page
+    /// nothing that touches it can go on.
+    fn give_up_on_endless_refusal(&self, page: usize) {
+        // Relaxed: a count.
+        if endless(page, self.cycle.load(Ordering::Relaxed)) {
+            const TEXT: &[u8] = b"firn: the kernel keeps refusing to install a page of the heap (a range that was unregistered or mapped over? no memory left in the cgroup?); the process cannot go on\n";
+            // SAFETY: a valid buffer; write and abort are async-signal-safe.
+            unsafe {
+                libc::write(2, TEXT.as_ptr().cast(), TEXT.len());
+                libc::abort();
+            }
         }
     }
 }

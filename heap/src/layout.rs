@@ -86,7 +86,7 @@ impl Header {
 /// assert!(!LISP.is_reference(0x1001) && !LISP.is_reference(0));
 /// // NaN boxing: pointers have all of the upper 16 bits 0xfffc.
 /// const NAN: TagRule = TagRule {
-///     mask: 0xffff << 48, pattern: 0xfffc << 48, low_tags: 0xff, address: (1 << 48) - 1,
+///     mask: 0xffff << 48, pattern: 0xfffc << 48, low_tags: 0xff, address: (1 << 48) - 8,
 /// };
 /// assert!(NAN.is_reference(0xfffc_0000_0000_1000));
 /// assert!(!NAN.is_reference(1.5f64.to_bits()));

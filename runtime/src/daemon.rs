@@ -12,7 +12,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use firn_gc::core::{Core, CoreError};
 use firn_gc::cycle::Collector;
 use firn_gc::events::{Cause, CycleSummary};
+use firn_gc::fault::FAULT_SIGNALS;
 use firn_gc::floor::Floors;
+use firn_heap::sys::signal::Unblocked;
 use std::collections::BinaryHeap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -75,6 +77,8 @@ struct Shared {
     /// As `wanted`, of collections of last resort.
     wanted_last_resort: AtomicU64,
     background: AtomicBool,
+    /// The daemon is to end, although there may be more in its queue.
+    stopping: AtomicBool,
     progress: Mutex<Progress>,
     changed: Condvar,
 }
@@ -85,6 +89,8 @@ pub(crate) struct Daemon {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     refused: Arc<Mutex<Vec<String>>>,
+    /// The process that has the threads.
+    process: u32,
 }
 
 impl Daemon {
@@ -97,13 +103,18 @@ impl Daemon {
             wanted: AtomicU64::new(0),
             wanted_last_resort: AtomicU64::new(0),
             background: AtomicBool::new(options.background),
+            stopping: AtomicBool::new(false),
             progress: Mutex::default(),
             changed: Condvar::new(),
         });
         let refused = Arc::new(Mutex::new(Vec::new()));
         let schedule = {
             let (options, refused) = (options.clone(), refused.clone());
-            move || *refused.lock().unwrap() = options.schedule()
+            move || {
+                // For as long as the thread lives: who made the heap may have blocked all signals.
+                std::mem::forget(Unblocked::new(&FAULT_SIGNALS));
+                *refused.lock().unwrap() = options.schedule();
+            }
         };
         let collector = Collector::new(core.clone(), schedule.clone())?;
         let mut policy = Policy::new(options);
@@ -143,7 +154,8 @@ impl Daemon {
                 }
             }));
         }
-        Ok(Daemon { tasks, shared, threads: Mutex::new(threads), refused })
+        let process = std::process::id();
+        Ok(Daemon { tasks, shared, threads: Mutex::new(threads), refused, process })
     }
 
     /// Remarks on scheduling that was refused.
@@ -194,13 +206,27 @@ impl Daemon {
 
     /// Ends the daemon.
     pub(crate) fn stop(&self) {
-        let _ = self.tasks.send(Task::Stop);
+        let mut threads = self.threads.lock().unwrap();
+        if self.process != std::process::id() {
+            // A fork: none of the threads is here.
+            std::mem::forget(std::mem::take(&mut *threads));
+            return;
+        }
+        // SeqCst: the daemon looks at it when it has received anything.
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // The last handle on a heap may be dropped by a listener on the daemon itself, which must not wait for room in its
+        // own queue: a full one has something for it to receive.
+        let here = std::thread::current().id();
+        if threads.iter().any(|thread| thread.thread().id() == here) {
+            let _ = self.tasks.try_send(Task::Stop);
+        } else {
+            let _ = self.tasks.send(Task::Stop);
+        }
         if let Some(installer) = self.shared.core.backend.installer() {
             installer.uffd.interrupt();
         }
-        for thread in self.threads.lock().unwrap().drain(..) {
-            // The last handle on a heap may be dropped by a listener on the daemon itself.
-            if thread.thread().id() != std::thread::current().id() {
+        for thread in threads.drain(..) {
+            if thread.thread().id() != here {
                 let _ = thread.join();
             }
         }
@@ -265,6 +291,9 @@ impl Loop {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(due) => inbox.recv_deadline(due.0),
             };
+            if self.shared.stopping.load(Ordering::SeqCst) {
+                break;
+            }
             match next {
                 Ok(Task::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(task) => self.enqueue(Instant::now(), task),

@@ -8,16 +8,17 @@ use crate::trace::{Trace, register};
 use firn_gc::config::{BackendKind, FaultMode, InstallKind};
 use firn_gc::core::{Core, CoreError};
 use firn_gc::events::{Cause, CycleSummary, Event, Listener};
+use firn_gc::fault::FAULT_SIGNALS;
 use firn_gc::mutator::Mutator;
 use firn_gc::safepoint::Slot;
 use firn_heap::layout::{Layout, LayoutId, Tail};
-use firn_heap::sys::signal::AltStack;
+use firn_heap::sys::signal::{AltStack, Unblocked};
 use firn_heap::sys::thread::monotonic_ns;
 use std::any::TypeId;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A heap could not be made.
 ///
@@ -313,6 +314,7 @@ impl Heap {
         }
         let memory = |error: &dyn std::fmt::Display| AttachError::Memory(error.to_string());
         let _stack = AltStack::install().map_err(|error| memory(&error))?;
+        let _unblocked = Unblocked::new(&FAULT_SIGNALS);
         let slot = self.core().attach().map_err(|error| match error {
             CoreError::TooManyMutators(_) => AttachError::TooMany(error),
             error => memory(&error),
@@ -463,9 +465,14 @@ impl Heap {
         self.0.core.config.large_object
     }
 
+    /// A type that is refused panics under this lock, before anything is noted: the others are not concerned.
+    fn layouts(&self) -> MutexGuard<'_, HashMap<TypeId, LayoutId>> {
+        self.0.layouts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     #[cold]
     pub(crate) fn register<T: Trace>(&self) -> LayoutId {
-        let mut layouts = self.0.layouts.lock().unwrap();
+        let mut layouts = self.layouts();
         let id = *layouts.entry(TypeId::of::<T>()).or_insert_with(|| {
             register::<T>(self.core()).unwrap_or_else(|error| panic!("{error}"))
         });
@@ -477,7 +484,7 @@ impl Heap {
     /// and guardians ([`TaggedKind`]).
     #[cold]
     pub(crate) fn register_tagged<R: WordRule>(&self) -> LayoutId {
-        let mut layouts = self.0.layouts.lock().unwrap();
+        let mut layouts = self.layouts();
         *layouts.entry(TypeId::of::<crate::TaggedArray<R>>()).or_insert_with(|| {
             let rule = Some(R::RULE);
             let array =

@@ -10,7 +10,7 @@
 //! lives it is the only one that allocates on its thread, and both cursors are equal.
 
 use crate::array::data_layout;
-use crate::reference::{clear, object_bytes};
+use crate::reference::{array_bytes, clear, object_bytes};
 use crate::scope::Scope;
 use crate::{DataArray, Gc, Object, Plain, RefArray, Tagged, TaggedArray, Trace, Value, WordRule};
 use firn_gc::mutator::MutatorLocal;
@@ -106,13 +106,13 @@ impl NoGc<'_, '_> {
     /// Bytes to reserve for an array of `len` references.
     #[inline(always)]
     pub const fn size_of_refs(len: usize) -> usize {
-        object_bytes(len * WORD)
+        object_bytes(array_bytes(len, WORD))
     }
 
     /// Bytes to reserve for a data array.
     #[inline(always)]
     pub const fn size_of_data<E: Plain>(len: usize) -> usize {
-        object_bytes(len * size_of::<E>())
+        object_bytes(array_bytes(len, size_of::<E>()))
     }
 }
 
@@ -202,7 +202,7 @@ impl<'a, 's> NoGc<'a, 's> {
     pub fn alloc_refs<T: Object + ?Sized>(&self, len: usize) -> Gc<'a, RefArray<T>> {
         let header = Header::new(LayoutId::REFS, len);
         // SAFETY: zeroes are an array of null references; see `alloc`.
-        unsafe { Gc::from_address(self.allocate_array(header, len * WORD)) }
+        unsafe { Gc::from_address(self.allocate_array(header, array_bytes(len, WORD))) }
     }
 
     /// Allocates an array of `len` zeroes.
@@ -213,7 +213,7 @@ impl<'a, 's> NoGc<'a, 's> {
     pub fn alloc_data<E: Plain>(&self, len: usize) -> Gc<'a, DataArray<E>> {
         let header = Header::new(data_layout::<E>(), len);
         // SAFETY: zeroes are an array of zeroes; see `alloc`.
-        unsafe { Gc::from_address(self.allocate_array(header, len * size_of::<E>())) }
+        unsafe { Gc::from_address(self.allocate_array(header, array_bytes(len, size_of::<E>()))) }
     }
 
     /// Allocates an array of `len` tagged words of value 0.
@@ -224,7 +224,7 @@ impl<'a, 's> NoGc<'a, 's> {
     pub fn alloc_tagged<R: WordRule>(&self, len: usize) -> Gc<'a, TaggedArray<R>> {
         let header = Header::new(self.scope.tagged_layout::<R>(), len);
         // SAFETY: zeroes are an array of words of value 0, which no rule takes for a reference; see `alloc`.
-        unsafe { Gc::from_address(self.allocate_array(header, len * WORD)) }
+        unsafe { Gc::from_address(self.allocate_array(header, array_bytes(len, WORD))) }
     }
 
     /// Memory for an object without a reservation: `None` when the thread's chunk has no room left. An

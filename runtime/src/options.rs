@@ -365,8 +365,11 @@ impl Options {
     pub fn check(&self) -> Result<(), OptionsError> {
         // Fields can be set without the parser: each must be a value that the parser would take.
         let mut copy = self.clone();
-        for (name, shown) in self.describe() {
-            if shown != "unset" && shown != "unlimited" {
+        // What is as it was made needs no second look, and not all of it can be written down ("unset").
+        for ((name, shown), (_, default)) in
+            self.describe().into_iter().zip(Options::default().describe())
+        {
+            if shown != default {
                 copy.set(name, &shown)?;
             }
         }
@@ -541,8 +544,14 @@ fn policy(text: &str) -> Result<Policy, String> {
     }
 }
 
+/// Processors that a mask of the kernel's interface has room for.
+const PROCESSORS: usize = 1024;
+
 fn cpus(text: &str) -> Result<Vec<usize>, String> {
-    let one = |text: &str| text.parse::<usize>().map_err(|_| format!("`{text}` is no processor"));
+    let one = |text: &str| match text.parse::<usize>() {
+        Ok(number) if number < PROCESSORS => Ok(number),
+        _ => Err(format!("`{text}` is no processor")),
+    };
     let mut list = Vec::new();
     for part in text.split('+') {
         match part.split_once('-') {
@@ -566,6 +575,11 @@ mod tests {
         refused(Options { batch: 100, ..Options::default() }, "batch");
         refused(Options { batch: 0, ..Options::default() }, "batch");
         refused(Options { heap: 4 << 40, ..Options::default() }, "heap");
+        refused(Options { heap: usize::MAX, ..Options::default() }, "heap");
+        for range in ["0-18446744073709551615", "1024", "7-4294967296"] {
+            let error = Options::parse(&format!("daemon-cpus={range}")).unwrap_err().to_string();
+            assert!(error.contains("daemon-cpus") && error.contains("is no processor"), "{error}");
+        }
         let set = Options::parse("daemon-policy=fifo:3,daemon-cpus=0+1").unwrap();
         assert!(set.describe().contains(&("daemon-policy", "fifo:3".into())));
         assert!(set.describe().contains(&("daemon-cpus", "0+1".into())));

@@ -263,11 +263,18 @@ impl<'s, T: Object + ?Sized> Var<'s, T> {
     }
 }
 
-/// Bytes of an object with a payload of `payload` bytes, header included.
+/// Bytes of an object with a payload of `payload` bytes, header included. More than there can be for a payload that no
+/// object can have: what does not fit must not come out small.
 #[inline(always)]
 pub(crate) const fn object_bytes(payload: usize) -> usize {
     let words = 1 + payload.div_ceil(WORD);
-    if words < 2 { 2 * WORD } else { words * WORD }
+    if words < 2 { 2 * WORD } else { words.saturating_mul(WORD) }
+}
+
+/// Bytes of `len` elements of `size` bytes; as [`object_bytes`].
+#[inline(always)]
+pub(crate) const fn array_bytes(len: usize, size: usize) -> usize {
+    len.saturating_mul(size)
 }
 
 /// Zeroes a fresh array of `payload` bytes at `address`: all that follows its header, for an empty array too has a

@@ -48,7 +48,7 @@ impl Reservation {
         // exactly these flags, whatever the kernel made of the trimmed slop.
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
         // SAFETY: the range is ours, was reserved just now, and nobody has its address yet.
-        unsafe { map(range.base, len, READ_WRITE, flags, -1) }
+        unsafe { map_unlocked(range.base, len, flags, -1) }
             .map_err(|errno| MapError::refused(name, len, "mmap", errno))?;
         set_name(range.base, len, name);
         Ok(range)
@@ -84,7 +84,7 @@ impl Reservation {
         for view in [&first, &alias] {
             let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | libc::MAP_FIXED;
             // SAFETY: both ranges are ours, were reserved just now, and nobody has their addresses.
-            unsafe { map(view.base, len, READ_WRITE, flags, fd.as_raw_fd()) }
+            unsafe { map_unlocked(view.base, len, flags, fd.as_raw_fd()) }
                 .map_err(|errno| MapError::refused(name, len, "mmap of the memfd", errno))?;
         }
         Ok((first, alias, fd))
@@ -208,6 +208,22 @@ unsafe fn map(at: usize, len: usize, prot: i32, flags: i32, fd: i32) -> Result<u
     // SAFETY: see the function's contract; without MAP_FIXED no existing mapping is touched.
     let p = unsafe { libc::mmap(at as *mut c_void, len, prot, flags, fd, 0) };
     if p == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(p as usize) }
+}
+
+/// As [`map`] for reading and writing, but never locked into memory: after `mlockall(MCL_FUTURE)` the kernel would put a
+/// page everywhere at once, where none may be before it is asked for.
+///
+/// # Safety
+/// As [`map`].
+unsafe fn map_unlocked(at: usize, len: usize, flags: i32, fd: i32) -> Result<usize, Errno> {
+    // SAFETY: see the function's contract. Without access nothing is put there, and the lock is gone before there is
+    // access; where it cannot be taken away, there was none.
+    unsafe {
+        let base = map(at, len, libc::PROT_NONE, flags, fd)?;
+        libc::munlock(base as *const c_void, len);
+        Errno::check(libc::mprotect(base as *mut c_void, len, READ_WRITE))?;
+        Ok(base)
+    }
 }
 
 /// # Safety

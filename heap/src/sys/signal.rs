@@ -45,6 +45,49 @@ pub fn preserve_errno<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Signals that the calling thread had blocked, let through until the value is dropped. The kernel ends a process for a
+/// synchronous signal that is blocked, handler or not; programs that wait for signals in one thread (`sigwait`,
+/// `signalfd`) block all of them in the others.
+pub struct Unblocked {
+    blocked: libc::sigset_t,
+    /// The mask is the thread's own.
+    thread: PhantomData<*mut ()>,
+}
+
+impl Unblocked {
+    /// Lets `signals` through to the calling thread.
+    pub fn new(signals: &[c_int]) -> Unblocked {
+        // SAFETY: live sets, initialised by `sigemptyset` before they are read; the calls cannot fail for the numbers of
+        // signals.
+        unsafe {
+            let (mut wanted, mut before, mut blocked) =
+                (std::mem::zeroed(), std::mem::zeroed(), std::mem::zeroed());
+            libc::sigemptyset(&raw mut wanted);
+            libc::sigemptyset(&raw mut before);
+            libc::sigemptyset(&raw mut blocked);
+            for signal in signals {
+                libc::sigaddset(&raw mut wanted, *signal);
+            }
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const wanted, &raw mut before);
+            for signal in signals {
+                if libc::sigismember(&raw const before, *signal) == 1 {
+                    libc::sigaddset(&raw mut blocked, *signal);
+                }
+            }
+            Unblocked { blocked, thread: PhantomData }
+        }
+    }
+}
+
+impl Drop for Unblocked {
+    fn drop(&mut self) {
+        // SAFETY: a set that `new` made.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const self.blocked, std::ptr::null_mut());
+        }
+    }
+}
+
 /// The action for a signal that [`install`] replaced.
 pub struct Previous {
     action: libc::sigaction,
