@@ -1,7 +1,7 @@
 //! [`Interpreter`]: a heap, a world, the prelude; what programs that embed the Scheme use.
 
 use crate::object::MultipleValues;
-use crate::print::{Mode, to_string};
+use crate::print::{Mode, Printed};
 use crate::value::Value;
 use crate::vm::load::Stopped;
 use crate::vm::{Failure, Outcome, Vm, register};
@@ -183,24 +183,34 @@ impl Vm<'_, '_> {
         self.get(register::RESULT) != Value::UNSPECIFIED
     }
 
-    /// The value in RESULT as `write` has it; of several values each in a line of its own, of none nothing.
+    /// The value in RESULT as `write` has it; of several values each in a line of its own, of none nothing. Nothing also if
+    /// somebody ended it: a number may have many digits.
     pub fn result_text(&mut self) -> String {
-        let mut lines = Vec::new();
-        let _ = self.settle(register::SCRATCH, |mem, registers| {
-            let mut print = |value| {
-                let text = to_string(mem, value, Mode::Write, mem.world().most_text);
-                lines.push(text.unwrap_or_else(|begins| begins + "..."));
-            };
-            let value = mem.element(registers, register::RESULT);
-            let Some(many) = mem.object::<MultipleValues>(value) else {
-                print(value);
-                return Ok(Value::FALSE);
-            };
-            let many: &MultipleValues = &many;
-            let list = many.list.load(mem.scope()).into();
-            mem.elements(list).expect("values are a list").into_iter().for_each(print);
-            Ok(Value::FALSE)
-        });
+        let (most, mut lines) = (self.world.most_text, Vec::new());
+        self.copy_register(register::RESULT, register::PRINTED);
+        for index in 0.. {
+            let mut count = 1;
+            let settled = self.settle(register::RESULT, |mem, registers| {
+                let value = mem.element(registers, register::PRINTED);
+                let Some(many) = mem.object::<MultipleValues>(value) else { return Ok(value) };
+                let many: &MultipleValues = &many;
+                let list = many.list.load(mem.scope()).into();
+                let values = mem.elements(list).expect("values are a list");
+                count = values.len();
+                Ok(values.get(index).copied().unwrap_or(Value::FALSE))
+            });
+            if settled.is_err() || index >= count {
+                break;
+            }
+            match self.text_of(register::RESULT, Mode::Write, most, Vec::new()) {
+                Ok(Printed::Whole(text)) => lines.push(text),
+                Ok(Printed::Begins(text)) => lines.push(text + "..."),
+                Ok(Printed::Stopped) => return String::new(),
+                Err(_) => break,
+            }
+        }
+        self.copy_register(register::PRINTED, register::RESULT);
+        self.set(register::PRINTED, |_| Value::FALSE);
         lines.join("\n")
     }
 }

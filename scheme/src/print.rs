@@ -4,11 +4,14 @@
 //! over the object does not end soon, since most of what programs print is a small tree.
 
 use crate::mem::Mem;
-use crate::numbers;
+use crate::numbers::large::Watch;
+use crate::numbers::long::Length;
+use crate::numbers::{self, Number};
 use crate::object::*;
 use crate::symbol::Symbol;
 use crate::syntax::{Forms, Id, Ident, Node};
 use crate::value::Value;
+use crate::vm::{Failure, Vm, register};
 use rustc_hash::FxHashMap;
 use std::collections::hash_map::Entry;
 use std::fmt::Write;
@@ -83,7 +86,7 @@ fn write_text(out: &mut String, text: impl Iterator<Item = char>) {
 pub fn write_symbol(out: &mut String, name: &str) {
     let plain = !name.is_empty()
         && name != "."
-        && numbers::text::parse(name, 10).is_none()
+        && numbers::text::parse_now(name, 10).is_none()
         && !name.starts_with('#')
         && name.chars().all(|c| {
             !c.is_whitespace()
@@ -195,23 +198,38 @@ enum Step<'m> {
     Text(&'static str),
 }
 
-/// An object as text.
+/// Why an object has no text.
+#[derive(Debug)]
+pub enum Unprinted {
+    /// It is longer than what was allowed: how it begins.
+    TooLong(String),
+    /// A number in it has so many digits that they cannot be computed in a stretch; then the caller does that outside
+    /// ([`Vm::text_of`]).
+    Number(Number),
+}
+
+/// Numbers of many digits, as text.
+pub type Texts = Vec<(Number, String)>;
+
+/// An object as text, in which numbers of many digits are taken from `texts`.
 ///
 /// # Errors
-/// If it is longer than `most` bytes, which it may be by far if the object shares parts of itself: how it begins.
+/// If it is longer than `most` bytes, which it may be by far if the object shares parts of itself, or if the text of a
+/// number is missing.
 pub fn to_string<'m>(
     mem: Mem<'m, '_>,
     value: Value<'m>,
     mode: Mode,
     most: usize,
-) -> Result<String, String> {
+    texts: &Texts,
+) -> Result<String, Unprinted> {
     let mut out = String::new();
     let mut labels = labels(mem, value, mode);
     let mut next = 0;
     let mut todo = vec![Step::Datum(value)];
     while let Some(step) = todo.pop() {
         if out.len() > most {
-            return Err(out);
+            return Err(Unprinted::TooLong(out));
         }
         let value = match step {
             Step::Text(text) => {
@@ -284,10 +302,53 @@ pub fn to_string<'m>(
             out.push_str(&record_name(mem, mem.element(record, 0)));
             todo.push(Step::Element(value, 1));
         } else {
-            atom(mem, value, mode, &mut out);
+            atom(mem, value, mode, &mut out, texts)?;
         }
     }
     Ok(out)
+}
+
+impl Vm<'_, '_> {
+    /// The text of the object in a register, if it is not longer than `most` bytes: between two stretches, where numbers
+    /// may have any number of digits. `texts` are those that are known.
+    ///
+    /// # Errors
+    /// The end of memory.
+    pub(crate) fn text_of(
+        &mut self,
+        register: usize,
+        mode: Mode,
+        most: usize,
+        mut texts: Texts,
+    ) -> Result<Printed, Failure> {
+        loop {
+            let mut done = None;
+            self.settle(register::SCRATCH, |mem, registers| {
+                let value = mem.element(registers, register);
+                done = Some(to_string(mem, value, mode, most, &texts));
+                Ok(Value::FALSE)
+            })?;
+            match done.expect("settled") {
+                Ok(text) => return Ok(Printed::Whole(text)),
+                Err(Unprinted::TooLong(begins)) => return Ok(Printed::Begins(begins)),
+                Err(Unprinted::Number(number)) => {
+                    let text = self.watched(|watch| numbers::text::format(watch, &number, 10));
+                    let Ok(text) = text else { return Ok(Printed::Stopped) };
+                    texts.push((number, text));
+                }
+            }
+        }
+    }
+}
+
+/// What [`Vm::text_of`] comes to.
+pub(crate) enum Printed {
+    /// The text.
+    Whole(String),
+    /// How it begins: it is too long.
+    Begins(String),
+    /// Somebody ended it.
+    Stopped,
 }
 
 fn prefix_of(symbol: Symbol) -> Option<&'static str> {
@@ -323,7 +384,13 @@ fn procedure_name<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> String {
     }
 }
 
-fn atom<'m>(mem: Mem<'m, '_>, value: Value<'m>, mode: Mode, out: &mut String) {
+fn atom<'m>(
+    mem: Mem<'m, '_>,
+    value: Value<'m>,
+    mode: Mode,
+    out: &mut String,
+    texts: &Texts,
+) -> Result<(), Unprinted> {
     if let Some(number) = value.as_fixnum() {
         let _ = write!(out, "{number}");
     } else if let Some(c) = value.as_char() {
@@ -341,8 +408,15 @@ fn atom<'m>(mem: Mem<'m, '_>, value: Value<'m>, mode: Mode, out: &mut String) {
             let _ = write!(out, "{space}{}", bytes.get(index));
         }
         out.push(')');
-    } else if let Some(number) = numbers::text::write(mem, value, 10) {
-        out.push_str(&number);
+    } else if let Some(number) = numbers::decode(mem, value) {
+        if let Some((_, text)) = texts.iter().find(|(known, _)| *known == number) {
+            out.push_str(text);
+        } else if numbers::text::length(&number) == Length::Long {
+            return Err(Unprinted::Number(number));
+        } else {
+            let text = numbers::text::format(&Watch::NOBODY, &number, 10);
+            out.push_str(&text.expect("nobody stops it"));
+        }
     } else if let Some(number) = value.as_primitive() {
         let _ = write!(out, "#<procedure {}>", mem.world().builtins()[number].name);
     } else if value.as_closure().is_some() {
@@ -355,6 +429,7 @@ fn atom<'m>(mem: Mem<'m, '_>, value: Value<'m>, mode: Mode, out: &mut String) {
     } else {
         out.push_str(kind_of(mem, value));
     }
+    Ok(())
 }
 
 fn kind_of<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> &'static str {
@@ -419,7 +494,16 @@ pub fn describe_error<'m>(mem: Mem<'m, '_>, object: Value<'m>) -> String {
 /// An object as `write` has it, or how that begins.
 fn shortened<'m>(mem: Mem<'m, '_>, object: Value<'m>) -> String {
     const MOST: usize = 400;
-    let text = to_string(mem, object, Mode::Write, 4 * MOST).unwrap_or_else(|begins| begins);
+    let mut texts = Texts::new();
+    let text = loop {
+        match to_string(mem, object, Mode::Write, 4 * MOST, &texts) {
+            Ok(text) | Err(Unprinted::TooLong(text)) => break text,
+            Err(Unprinted::Number(number)) => {
+                let text = format!("#<number of {} bits>", number.bits());
+                texts.push((number, text));
+            }
+        }
+    };
     if text.chars().count() <= MOST {
         return text;
     }
@@ -473,7 +557,13 @@ pub fn form_to_string(
             Node::Bool(true) => out.push_str("#t"),
             Node::Bool(false) => out.push_str("#f"),
             Node::Char(c) => write_char(&mut out, *c),
-            Node::Number(number) => out.push_str(&numbers::text::format(number, 10)),
+            Node::Number(number) if numbers::text::length(number) == Length::Long => {
+                let _ = write!(out, "#<number of {} bits>", number.bits());
+            }
+            Node::Number(number) => {
+                let text = numbers::text::format(&Watch::NOBODY, number, 10);
+                out.push_str(&text.expect("nobody stops it"));
+            }
             Node::Text(text) => write_text(&mut out, text.chars()),
             Node::Bytes(_) => out.push_str("#u8(...)"),
             Node::Ident(ident) => write_symbol(&mut out, &resolve(*ident).name()),

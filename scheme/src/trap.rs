@@ -34,6 +34,13 @@ pub enum TrapKind<'m> {
     Block(Box<dyn FnOnce(&World) + Send>),
     /// Do something that needs the heap for longer than a stretch; what it leaves is the builtin's value.
     Outside(crate::vm::Outside),
+    /// Compute this in native memory, which may take long; what it comes to is the builtin's value.
+    Long {
+        /// The operation.
+        work: crate::numbers::long::Work,
+        /// The procedure's name, for the message of an error.
+        name: Option<&'static str>,
+    },
     /// Collect, then return an unspecified value.
     Collect,
     /// End the program with this exit code.
@@ -66,6 +73,7 @@ impl std::fmt::Debug for Trap<'_> {
             TrapKind::Large(large) => write!(f, "allocate {large:?}"),
             TrapKind::Block(_) => write!(f, "block"),
             TrapKind::Outside(_) => write!(f, "outside"),
+            TrapKind::Long { name, .. } => write!(f, "compute {name:?}"),
             TrapKind::Collect => write!(f, "collect"),
             TrapKind::Exit(code) => write!(f, "exit {code}"),
         }
@@ -94,6 +102,11 @@ pub fn error_of<'m>(
     irritants: &[Value<'m>],
 ) -> Trap<'m> {
     TrapKind::Error { kind, message: message.into(), irritants: irritants.to_vec() }.into()
+}
+
+/// An error's message with the name of the builtin before it.
+pub fn named(name: &str, message: &str) -> String {
+    format!("{}: {message}", name.strip_prefix('%').unwrap_or(name))
 }
 
 /// An argument is not of the type that is needed. `what` names it with its article: "a pair".

@@ -12,6 +12,7 @@ pub mod chars;
 pub mod control;
 mod files;
 pub mod lists;
+mod long_text;
 pub mod numbers;
 pub mod ports;
 mod read;

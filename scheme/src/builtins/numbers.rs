@@ -4,6 +4,8 @@ use super::Builtin;
 use crate::mem::Mem;
 use crate::numbers::arithmetic::{self, Division};
 use crate::numbers::functions::{self, Function};
+use crate::numbers::large::Watch;
+use crate::numbers::long::{self, Answer, perform};
 use crate::numbers::rounding::{self, Rounding};
 use crate::numbers::{Number, decode, exact_integer, is_exact_integer, is_number, number, text};
 use crate::object::StringObject;
@@ -23,18 +25,23 @@ fn fold<'m>(
     mem: Mem<'m, '_>,
     args: &[Value<'m>],
     two: fn(Mem<'m, '_>, Value<'m>, Value<'m>) -> Result<'m>,
-    native: fn(Number, Number) -> Number,
+    native: fn(&Watch<'_>, Number, Number) -> arithmetic::Native,
 ) -> Result<'m> {
     match *args {
         [only] => number(mem, only).map(|_| only),
         [a, b] => two(mem, a, b),
         _ => {
-            let (first, rest) = args.split_first().expect("none and one are special");
-            let mut result = number(mem, *first)?;
-            for &next in rest {
-                result = native(result, number(mem, next)?);
-            }
-            result.encode(mem)
+            let numbers: Vec<Number> =
+                args.iter().map(|&arg| number(mem, arg)).collect::<Result<'m, _>>()?;
+            perform(mem, long::all(&numbers), move |watch| {
+                let mut numbers = numbers.into_iter();
+                let mut result = numbers.next().expect("none and one are special");
+                for next in numbers {
+                    watch.look()?;
+                    result = native(watch, result, next)?;
+                }
+                Ok(result.into())
+            })
         }
     }
 }
@@ -316,17 +323,24 @@ fn radix<'m>(args: &[Value<'m>]) -> Result<'m, u32> {
 }
 
 fn number_to_string<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
-    let text = text::write(mem, args[0], radix(args)?);
-    mem.string(&text.ok_or_else(|| wrong_type("a number", args[0]))?)
+    let radix = radix(args)?;
+    if let (Some(fixnum), 10) = (args[0].as_fixnum(), radix) {
+        return mem.string(&fixnum.to_string());
+    }
+    let number = number(mem, args[0])?;
+    perform(mem, text::length(&number), move |watch| {
+        text::format(watch, &number, radix).map(Answer::Text)
+    })
 }
 
 fn string_to_number<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     let string = mem.object::<StringObject>(args[0]);
     let string = string.ok_or_else(|| wrong_type("a string", args[0]))?;
-    match text::parse(&mem.text(string), radix(args)?) {
-        Some(number) => number.encode(mem),
-        None => Ok(Value::FALSE),
-    }
+    let radix = radix(args)?;
+    let text = mem.text(string);
+    perform(mem, text::length_of_text(&text), move |watch| {
+        Ok(text::parse(watch, &text, radix)?.map_or(Answer::False, Answer::Number))
+    })
 }
 
 /// Bit operations on exact integers of any size, in two's complement (SRFI 151's names).

@@ -9,7 +9,7 @@ use super::{Builtin, args};
 use crate::mem::Mem;
 use crate::object::*;
 use crate::port::{Busy, Stream, flag};
-use crate::print::{Mode, to_string};
+use crate::print::{Mode, Texts, Unprinted, to_string};
 use crate::trap::{Result, Trap, TrapKind, error, error_of, wrong_type};
 use crate::value::Value;
 use crate::vm::{Failure, register};
@@ -22,7 +22,11 @@ fn port<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m, Gc<'m, Port>> {
 }
 
 /// A port with these flags, open.
-fn open_port<'m>(mem: Mem<'m, '_>, value: Value<'m>, wanted: u64) -> Result<'m, Gc<'m, Port>> {
+pub(super) fn open_port<'m>(
+    mem: Mem<'m, '_>,
+    value: Value<'m>,
+    wanted: u64,
+) -> Result<'m, Gc<'m, Port>> {
     let port = port(mem, value)?;
     let flags = port.flags.load(Relaxed);
     if flags & wanted != wanted {
@@ -367,7 +371,7 @@ fn read_bytevector_to<'m>(mem: Mem<'m, '_>, a: &[Value<'m>]) -> Result<'m> {
 }
 
 /// Writes text to a port.
-fn put<'m>(mem: Mem<'m, '_>, target: Value<'m>, text: &str) -> Result<'m> {
+pub(super) fn put<'m>(mem: Mem<'m, '_>, target: Value<'m>, text: &str) -> Result<'m> {
     let port = open_port(mem, target, flag::OUTPUT | flag::TEXT)?;
     if is_stream(port) {
         return put_stream(mem, port, text.as_bytes());
@@ -397,9 +401,13 @@ fn put_object<'m>(mem: Mem<'m, '_>, a: &[Value<'m>], mode: Mode) -> Result<'m> {
     if is_stream(port) && stream(mem, port)?.waiting() > Stream::FULL {
         return Err(flush_first(port));
     }
-    match to_string(mem, a[0], mode, mem.world().most_text) {
+    match to_string(mem, a[0], mode, mem.world().most_text, &Texts::new()) {
         Ok(text) => put(mem, a[1], &text),
-        Err(_) => Err(too_long()),
+        Err(Unprinted::TooLong(_)) => Err(too_long()),
+        Err(Unprinted::Number(number)) => {
+            mem.keep(mem.cons(a[0], a[1])?);
+            Err(super::long_text::put(number, mode))
+        }
     }
 }
 
@@ -434,10 +442,12 @@ fn flush<'m>(port: Gc<'m, Port>) -> Trap<'m> {
     .into()
 }
 
+pub(super) const TOO_LONG: &str = "the text is longer than the heap is large";
+
 /// The error of a text that is longer than the heap is large.
 #[cold]
 fn too_long<'m>() -> Trap<'m> {
-    error_of("out-of-memory", "the text is longer than the heap is large", &[])
+    error_of("out-of-memory", TOO_LONG, &[])
 }
 
 #[cold]

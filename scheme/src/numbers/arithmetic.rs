@@ -1,17 +1,19 @@
 //! Arithmetic and comparison of two values of any kinds.
 //!
 //! Each function looks for two fixnums, then for two flonums, and leaves the rest to a slow path out of line that
-//! works on [`Number`]s. Mixed comparison is exact: a flonum is compared by its exact value, so that `=` and `<`
+//! works on [`Number`]s, outside of the stretch if they are so large that it may take long ([`super::long`]). Mixed comparison is exact: a flonum is compared by its exact value, so that `=` and `<`
 //! are transitive.
 
-use super::{Number, encode_big, encode_small, number};
+use super::large::{self, Stopped, Watch};
+use super::long::{self, Answer, Length, long_if, perform};
+use super::{Number, encode_big, encode_small, fractions, most_bits, number};
 use crate::mem::Mem;
 use crate::trap::{Result, Trap, error_of, wrong_type};
 use crate::value::Value;
 use num_bigint::BigInt;
 use num_integer::Integer;
 use num_rational::BigRational;
-use num_traits::{Signed, ToPrimitive, Zero};
+use num_traits::{One, Signed, ToPrimitive, Zero};
 use std::cmp::Ordering;
 
 /// Two numbers brought to one kind.
@@ -41,8 +43,28 @@ fn pair(a: Number, b: Number) -> Pair {
     }
 }
 
+/// The result of an operation in native memory.
+pub type Native = std::result::Result<Number, Stopped>;
+
+fn add_big(_: &Watch<'_>, a: &BigInt, b: &BigInt) -> std::result::Result<BigInt, Stopped> {
+    Ok(a + b)
+}
+fn sub_big(_: &Watch<'_>, a: &BigInt, b: &BigInt) -> std::result::Result<BigInt, Stopped> {
+    Ok(a - b)
+}
+
+/// The error of a product that is known to be too large before it is computed.
+fn refuse_hopeless<'m>(mem: Mem<'m, '_>, a: &Number, b: &Number) -> Result<'m, ()> {
+    match (a, b) {
+        (Number::Big(a), Number::Big(b)) if a.bits() + b.bits() - 1 > most_bits(mem) => {
+            Err(super::too_large())
+        }
+        _ => Ok(()),
+    }
+}
+
 macro_rules! operation {
-    ($(#[$doc:meta])* $name:ident, $native:ident, $slow:ident, $checked:ident, $op:tt) => {
+    ($(#[$doc:meta])* $name:ident, $native:ident, $slow:ident, $checked:ident, $op:tt, $length:path, $big:path, $ratio:path) => {
         $(#[$doc])*
         #[inline]
         pub fn $name<'m>(mem: Mem<'m, '_>, a: Value<'m>, b: Value<'m>) -> Result<'m> {
@@ -60,35 +82,40 @@ macro_rules! operation {
         #[cold]
         #[inline(never)]
         fn $slow<'m>(mem: Mem<'m, '_>, a: Value<'m>, b: Value<'m>) -> Result<'m> {
-            $native(number(mem, a)?, number(mem, b)?).encode(mem)
+            let (a, b) = (number(mem, a)?, number(mem, b)?);
+            let length = $length(&a, &b);
+            if length == Length::Long {
+                refuse_hopeless(mem, &a, &b)?;
+            }
+            perform(mem, length, move |watch| Ok($native(watch, a, b)?.into()))
         }
 
         /// The same in native memory.
-        pub fn $native(a: Number, b: Number) -> Number {
-            match pair(a, b) {
+        pub fn $native(watch: &Watch<'_>, a: Number, b: Number) -> Native {
+            Ok(match pair(a, b) {
                 Pair::Small(a, b) => match a.$checked(b) {
                     Some(result) => Number::Small(result),
                     None => Number::Big(BigInt::from(a) $op BigInt::from(b)),
                 },
-                Pair::Big(a, b) => Number::Big(a $op b),
-                Pair::Ratio(a, b) => Number::Ratio(a $op b),
+                Pair::Big(a, b) => Number::Big($big(watch, &a, &b)?),
+                Pair::Ratio(a, b) => Number::Ratio($ratio(watch, &a, &b)?),
                 Pair::Flonum(a, b) => Number::Flonum(a $op b),
-            }
+            })
         }
     };
 }
 
 operation!(
     /// `(+ a b)`
-    add, add_native, add_slow, checked_add, +
+    add, add_native, add_slow, checked_add, +, long::sum, add_big, fractions::add
 );
 operation!(
     /// `(- a b)`
-    sub, sub_native, sub_slow, checked_sub, -
+    sub, sub_native, sub_slow, checked_sub, -, long::sum, sub_big, fractions::sub
 );
 operation!(
     /// `(* a b)`
-    mul, mul_native, mul_slow, checked_mul, *
+    mul, mul_native, mul_slow, checked_mul, *, long::product, large::mul, fractions::product
 );
 
 /// The error of a division by zero.
@@ -111,18 +138,19 @@ pub fn div<'m>(mem: Mem<'m, '_>, a: Value<'m>, b: Value<'m>) -> Result<'m> {
         number(mem, a)?;
         return Err(division_by_zero(a));
     }
-    div_native(number(mem, a)?, number(mem, b)?).encode(mem)
+    let (a, b) = (number(mem, a)?, number(mem, b)?);
+    perform(mem, long::ratio(&a, &b), move |watch| Ok(div_native(watch, a, b)?.into()))
 }
 
 /// The same in native memory. The divisor is no exact zero.
-pub fn div_native(a: Number, b: Number) -> Number {
-    match pair(a, b) {
+pub fn div_native(watch: &Watch<'_>, a: Number, b: Number) -> Native {
+    Ok(match pair(a, b) {
         Pair::Small(a, b) if a % b == 0 => Number::Small(a / b),
         Pair::Small(a, b) => Number::Ratio(BigRational::new(a.into(), b.into())),
-        Pair::Big(a, b) => Number::Ratio(BigRational::new(a, b)),
-        Pair::Ratio(a, b) => Number::Ratio(a / b),
+        Pair::Big(a, b) => Number::Ratio(fractions::reduced(watch, a, b)?),
+        Pair::Ratio(a, b) => Number::Ratio(fractions::quotient(watch, &a, &b)?),
         Pair::Flonum(a, b) => Number::Flonum(a / b),
-    }
+    })
 }
 
 /// `(- a)`; keeps the sign of a flonum zero, unlike subtraction from 0.
@@ -154,33 +182,52 @@ pub fn compare<'m>(mem: Mem<'m, '_>, a: Value<'m>, b: Value<'m>) -> Result<'m, O
     if let (Some(a), Some(b)) = (a.as_flonum(), b.as_flonum()) {
         return Ok(a.partial_cmp(&b));
     }
-    Ok(compare_numbers(&number(mem, a)?, &number(mem, b)?))
+    let (a, b) = (number(mem, a)?, number(mem, b)?);
+    let interrupted = [&*mem.world().interrupted];
+    match compare_numbers(&Watch::on(&interrupted), &a, &b) {
+        Ok(order) => Ok(order),
+        Err(Stopped) => Err(crate::trap::error("interrupted", &[])),
+    }
 }
 
 /// Integers up to this size convert to flonums without loss.
 const EXACT_IN_FLONUM: i64 = 1 << 53;
 
 /// As [`compare`], in native memory.
-pub fn compare_numbers(a: &Number, b: &Number) -> Option<Ordering> {
-    match (a, b) {
+pub fn compare_numbers(
+    watch: &Watch<'_>,
+    a: &Number,
+    b: &Number,
+) -> std::result::Result<Option<Ordering>, Stopped> {
+    Ok(match (a, b) {
         (Number::Small(a), Number::Small(b)) => Some(a.cmp(b)),
         (Number::Big(a), Number::Big(b)) => Some(a.cmp(b)),
         (Number::Small(a), Number::Big(b)) => Some(BigInt::from(*a).cmp(b)),
         (Number::Big(a), Number::Small(b)) => Some(a.cmp(&BigInt::from(*b))),
-        (Number::Flonum(a), b) => compare_flonum(*a, b),
-        (a, Number::Flonum(b)) => compare_flonum(*b, a).map(Ordering::reverse),
-        (a, b) => Some(a.to_ratio().expect("exact").cmp(&b.to_ratio().expect("exact"))),
-    }
+        (Number::Flonum(a), b) => compare_flonum(watch, *a, b)?,
+        (a, Number::Flonum(b)) => compare_flonum(watch, *b, a)?.map(Ordering::reverse),
+        (a, b) => {
+            let (a, b) = (a.to_ratio().expect("exact"), b.to_ratio().expect("exact"));
+            Some(fractions::compare(watch, &a, &b)?)
+        }
+    })
 }
 
-fn compare_flonum(a: f64, b: &Number) -> Option<Ordering> {
-    match b {
+fn compare_flonum(
+    watch: &Watch<'_>,
+    a: f64,
+    b: &Number,
+) -> std::result::Result<Option<Ordering>, Stopped> {
+    Ok(match b {
         Number::Flonum(b) => a.partial_cmp(b),
         Number::Small(b) if b.abs() <= EXACT_IN_FLONUM => a.partial_cmp(&(*b as f64)),
         _ if a.is_nan() => None,
         _ if a.is_infinite() => Some(if a > 0.0 { Ordering::Greater } else { Ordering::Less }),
-        b => Number::Flonum(a).to_ratio()?.partial_cmp(&b.to_ratio()?),
-    }
+        b => match (Number::Flonum(a).to_ratio(), b.to_ratio()) {
+            (Some(a), Some(b)) => Some(fractions::compare(watch, &a, &b)?),
+            _ => None,
+        },
+    })
 }
 
 /// `(= a b)`
@@ -241,16 +288,20 @@ fn divide_slow<'m>(mem: Mem<'m, '_>, division: Division, a: Value<'m>, b: Value<
     if y.is_zero() {
         return Err(division_by_zero(a));
     }
-    let result = match division {
-        Division::Quotient => x / y,
-        Division::Remainder => x % y,
-        Division::FloorQuotient => x.div_floor(&y),
-        Division::Modulo => x.mod_floor(&y),
-    };
-    if x_inexact || y_inexact {
-        return mem.flonum(super::big_to_f64(&result));
-    }
-    encode_big(mem, &result)
+    let length = long_if(!large::is_quotient_short(&x, &y));
+    perform(mem, length, move |watch| {
+        let result = match division {
+            Division::Quotient => large::div_rem(watch, &x, &y)?.0,
+            Division::Remainder => large::div_rem(watch, &x, &y)?.1,
+            Division::FloorQuotient => large::div_mod(watch, &x, &y)?.0,
+            Division::Modulo => large::div_mod(watch, &x, &y)?.1,
+        };
+        Ok(answer(result, x_inexact || y_inexact))
+    })
+}
+
+fn answer(result: BigInt, inexact: bool) -> Answer {
+    if inexact { Number::Flonum(super::big_to_f64(&result)).into() } else { result.into() }
 }
 
 /// `(quotient a b)`
@@ -276,15 +327,24 @@ fn fold_integers<'m>(
     mem: Mem<'m, '_>,
     values: &[Value<'m>],
     start: i64,
-    f: impl Fn(&BigInt, &BigInt) -> BigInt,
+    f: fn(&Watch<'_>, &BigInt, &BigInt) -> std::result::Result<BigInt, Stopped>,
 ) -> Result<'m> {
-    let (mut result, mut inexact) = (BigInt::from(start), false);
+    let mut inexact = false;
+    let mut integers = Vec::with_capacity(values.len());
     for &value in values {
         let (integer, was_inexact) = integer(mem, value)?;
-        result = f(&result, &integer);
+        integers.push(integer);
         inexact |= was_inexact;
     }
-    if inexact { mem.flonum(super::big_to_f64(&result)) } else { encode_big(mem, &result) }
+    let bits: u64 = integers.iter().map(BigInt::bits).sum();
+    perform(mem, long::fraction(bits), move |watch| {
+        let mut result = BigInt::from(start);
+        for integer in integers {
+            watch.look()?;
+            result = f(watch, &result, &integer)?;
+        }
+        Ok(answer(result, inexact))
+    })
 }
 
 /// `(gcd a ...)`
@@ -294,12 +354,19 @@ pub fn gcd<'m>(mem: Mem<'m, '_>, values: &[Value<'m>]) -> Result<'m> {
     {
         return encode_small(mem, a.gcd(&b));
     }
-    fold_integers(mem, values, 0, |a, b| a.gcd(b))
+    fold_integers(mem, values, 0, large::gcd)
 }
 
 /// `(lcm a ...)`
 pub fn lcm<'m>(mem: Mem<'m, '_>, values: &[Value<'m>]) -> Result<'m> {
-    fold_integers(mem, values, 1, |a, b| a.lcm(b).abs())
+    fold_integers(mem, values, 1, |watch, a, b| {
+        if a.is_zero() || b.is_zero() {
+            return Ok(BigInt::zero());
+        }
+        let common = large::gcd(watch, a, b)?;
+        let a = if common.is_one() { a.clone() } else { large::div_rem(watch, a, &common)?.0 };
+        Ok(large::mul(watch, &a, b)?.abs())
+    })
 }
 
 /// Whether an integer is odd.

@@ -3,45 +3,58 @@
 //! An exact argument gives an exact result where there is one that needs no search: powers, roots of squares,
 //! `(exp 0)`, `(sin 0)` and their like.
 
-use super::{Number, big_to_f64, encode_big, exact_integer, most_bits, number, too_large};
+use super::large::{self, Stopped, Watch};
+use super::long::{Answer, long_if, perform};
+use super::{Number, big_to_f64, exact_integer, most_bits, number};
 use crate::mem::Mem;
-use crate::trap::{Result, error, wrong_type};
+use crate::trap::{Result, wrong_type};
 use crate::value::Value;
 use num_bigint::BigInt;
 use num_rational::BigRational;
-use num_traits::{One, Signed, ToPrimitive, Zero};
-use std::sync::atomic::Ordering::Relaxed;
+use num_traits::{Signed, ToPrimitive, Zero};
 
 /// The root of an exact number that is a square.
-fn exact_root(number: &BigInt) -> Option<BigInt> {
+fn exact_root(watch: &Watch<'_>, number: &BigInt) -> std::result::Result<Option<BigInt>, Stopped> {
     if number.is_negative() {
-        return None;
+        return Ok(None);
     }
-    let root = number.sqrt();
-    (&root * &root == *number).then_some(root)
+    let root = large::sqrt(watch, number)?;
+    Ok((large::mul(watch, &root, &root)? == *number).then_some(root))
 }
 
 /// `(sqrt z)`: exact for squares of exact numbers.
 pub fn sqrt<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m> {
-    match number(mem, value)? {
-        Number::Flonum(flonum) => mem.flonum(flonum.sqrt()),
-        Number::Ratio(ratio) => match (exact_root(ratio.numer()), exact_root(ratio.denom())) {
-            (Some(numerator), Some(denominator)) => {
-                Number::Ratio(BigRational::new_raw(numerator, denominator)).encode(mem)
-            }
-            _ => mem.flonum(super::ratio_to_f64(&ratio).sqrt()),
-        },
-        other => {
-            let integer = other.to_integer().expect("an exact integer");
-            match exact_root(&integer) {
-                Some(root) => encode_big(mem, &root),
-                None if integer.is_negative() => mem.flonum(f64::NAN),
-                // Beyond the range of flonums the root is not: its integer part has more bits than a flonum.
-                None if integer.bits() > 128 => mem.flonum(big_to_f64(&integer.sqrt())),
-                None => mem.flonum(big_to_f64(&integer).sqrt()),
+    if let Some(flonum) = value.as_flonum() {
+        return mem.flonum(flonum.sqrt());
+    }
+    let number = number(mem, value)?;
+    perform(mem, long_if(number.bits() > large::ROOT), move |watch| Ok(root(watch, number)?.into()))
+}
+
+fn root(watch: &Watch<'_>, number: Number) -> std::result::Result<Number, Stopped> {
+    Ok(match number {
+        Number::Flonum(flonum) => Number::Flonum(flonum.sqrt()),
+        Number::Ratio(ratio) => {
+            match (exact_root(watch, ratio.numer())?, exact_root(watch, ratio.denom())?) {
+                (Some(numerator), Some(denominator)) => {
+                    Number::Ratio(BigRational::new_raw(numerator, denominator))
+                }
+                _ => Number::Flonum(super::ratio_to_f64(&ratio).sqrt()),
             }
         }
-    }
+        other => {
+            let integer = other.to_integer().expect("an exact integer");
+            match exact_root(watch, &integer)? {
+                Some(root) => Number::Big(root),
+                None if integer.is_negative() => Number::Flonum(f64::NAN),
+                // Beyond the range of flonums the root is not: its integer part has more bits than a flonum.
+                None if integer.bits() > 128 => {
+                    Number::Flonum(big_to_f64(&large::sqrt(watch, &integer)?))
+                }
+                None => Number::Flonum(big_to_f64(&integer).sqrt()),
+            }
+        }
+    })
 }
 
 /// The first value of `(exact-integer-sqrt k)`.
@@ -50,36 +63,14 @@ pub fn integer_sqrt<'m>(mem: Mem<'m, '_>, value: Value<'m>) -> Result<'m> {
     if integer.is_negative() {
         return Err(wrong_type("an exact non-negative integer", value));
     }
-    encode_big(mem, &integer.sqrt())
+    perform(mem, long_if(integer.bits() > large::ROOT), move |watch| {
+        Ok(large::sqrt(watch, &integer)?.into())
+    })
 }
 
-/// `base` to the power of a non-negative integer.
-fn power<'m>(mem: Mem<'m, '_>, base: &BigInt, exponent: u64) -> Result<'m, BigInt> {
-    let bits = base.bits();
-    if bits <= 1 || exponent == 0 {
-        // 0, 1 or -1, or 1 of anything
-        let odd = exponent % 2 == 1;
-        return Ok(if exponent == 0 || base.is_negative() && !odd {
-            BigInt::one()
-        } else {
-            base.clone()
-        });
-    }
-    match (bits - 1).checked_mul(exponent) {
-        Some(bits) if bits <= most_bits(mem) => {}
-        _ => return Err(too_large()),
-    }
-    let mut result = base.clone();
-    for bit in (0..exponent.ilog2()).rev() {
-        if mem.world().interrupted.load(Relaxed) {
-            return Err(error("interrupted", &[]));
-        }
-        result = &result * &result;
-        if exponent >> bit & 1 == 1 {
-            result *= base;
-        }
-    }
-    Ok(result)
+/// Bits of `base` to the power of a non-negative integer, or a few less.
+fn bits_of_power(base: &BigInt, exponent: u64) -> u64 {
+    base.bits().saturating_sub(1).saturating_mul(exponent)
 }
 
 /// `(expt z1 z2)`
@@ -111,22 +102,27 @@ pub fn expt<'m>(mem: Mem<'m, '_>, base: Value<'m>, exponent: Value<'m>) -> Resul
                     num_bigint::Sign::Minus => Err(super::arithmetic::division_by_zero(base)),
                 };
             }
-            let numerator = power(mem, ratio.numer(), magnitude)?;
-            if ratio.is_integer() && !e.is_negative() {
-                return encode_big(mem, &numerator);
+            let bits = [ratio.numer(), ratio.denom()].map(|part| bits_of_power(part, magnitude));
+            let most = bits[0].max(bits[1]);
+            if most > most_bits(mem) {
+                return Err(super::too_large());
             }
-            let denominator = power(mem, ratio.denom(), magnitude)?;
-            let result = if e.is_negative() {
-                let (numerator, denominator) = (denominator, numerator);
-                if denominator.is_negative() {
-                    BigRational::new_raw(-numerator, -denominator)
-                } else {
-                    BigRational::new_raw(numerator, denominator)
+            let is_inverse = e.is_negative();
+            // The last product is of two numbers of half as many bits.
+            let length = long_if(large::work(most / 2, most / 2) > large::PRODUCT);
+            perform(mem, length, move |watch| {
+                let numerator = large::power(watch, ratio.numer(), magnitude)?;
+                if ratio.is_integer() && !is_inverse {
+                    return Ok(numerator.into());
                 }
-            } else {
-                BigRational::new_raw(numerator, denominator)
-            };
-            Number::Ratio(result).encode(mem)
+                let denominator = large::power(watch, ratio.denom(), magnitude)?;
+                let result = match (is_inverse, numerator.is_negative()) {
+                    (false, _) => BigRational::new_raw(numerator, denominator),
+                    (true, false) => BigRational::new_raw(denominator, numerator),
+                    (true, true) => BigRational::new_raw(-denominator, -numerator),
+                };
+                Ok(Answer::Number(Number::Ratio(result)))
+            })
         }
         (_, None) => {
             // (expt 4 1/2) is exact where the root is.

@@ -6,13 +6,16 @@
 //!
 //! The arithmetic of large numbers is `num-bigint`'s. Their digits live in the managed heap as plain data; an
 //! operation copies them out ([`decode`]), computes in native memory, and copies the result in
-//! ([`Number::encode`]). What matters for speed are the first lines of each function: fixnums and flonums never get
+//! ([`Number::encode`]). Operations that may take long do so in pieces ([`large`]) and outside of the stretch ([`long`]). What matters for speed are the first lines of each function: fixnums and flonums never get
 //! that far.
 //!
 //! There are no complex numbers: where the result would be one, as in `(sqrt -1)`, it is `+nan.0`.
 
 pub mod arithmetic;
+pub mod fractions;
 pub mod functions;
+pub mod large;
+pub mod long;
 pub mod rounding;
 pub mod text;
 
@@ -29,7 +32,7 @@ use num_rational::BigRational;
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
 /// Most bits of an exact integer. More is refused as out of memory, before native memory is filled, and so is what the
-/// heap is too small for. An operation on numbers of this size takes seconds, in which nobody can interrupt it.
+/// heap is too small for.
 pub fn most_bits(mem: Mem<'_, '_>) -> u64 {
     (1 << 26).min(8 * mem.world().most_text as u64)
 }
@@ -179,6 +182,15 @@ impl Number {
             Number::Big(number) => encode_big(mem, number),
             Number::Ratio(ratio) => encode_ratio(mem, ratio),
             Number::Flonum(number) => mem.flonum(*number),
+        }
+    }
+
+    /// Bits of it, of a fraction those of both parts.
+    pub fn bits(&self) -> u64 {
+        match self {
+            Number::Small(_) | Number::Flonum(_) => 64,
+            Number::Big(big) => big.bits(),
+            Number::Ratio(ratio) => ratio.numer().bits() + ratio.denom().bits(),
         }
     }
 

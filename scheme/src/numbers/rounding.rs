@@ -1,11 +1,12 @@
 //! Exact and inexact; rounding; the simplest rational.
 
-use super::{Number, encode_big, number, ratio_to_f64};
+use super::large::{Stopped, Watch, div_mod, div_rem, is_quotient_short, mul};
+use super::long::{self, long_if, perform};
+use super::{Number, encode_big, fractions, number, ratio_to_f64};
 use crate::mem::Mem;
 use crate::trap::{Result, error, wrong_type};
 use crate::value::Value;
 use num_bigint::BigInt;
-use num_integer::Integer;
 use num_rational::BigRational;
 use num_traits::{One, Signed, Zero};
 
@@ -60,26 +61,24 @@ pub fn round<'m>(mem: Mem<'m, '_>, rounding: Rounding, value: Value<'m>) -> Resu
             Rounding::Truncate => flonum.trunc(),
             Rounding::Round => flonum.round_ties_even(),
         }),
-        Number::Ratio(ratio) => encode_big(mem, &round_ratio(&ratio, rounding)),
+        Number::Ratio(ratio) => {
+            let length = long_if(!is_quotient_short(ratio.numer(), ratio.denom()));
+            perform(mem, length, move |watch| Ok(round_ratio(watch, &ratio, rounding)?.into()))
+        }
         _ => Ok(value),
     }
 }
 
-fn round_ratio(ratio: &BigRational, rounding: Rounding) -> BigInt {
-    let floor = ratio.numer().div_floor(ratio.denom());
+fn round_ratio(
+    watch: &Watch<'_>,
+    ratio: &BigRational,
+    rounding: Rounding,
+) -> std::result::Result<BigInt, Stopped> {
     match rounding {
-        Rounding::Floor => floor,
-        Rounding::Ceiling => -((-ratio.numer()).div_floor(ratio.denom())),
-        Rounding::Truncate => ratio.numer() / ratio.denom(),
-        Rounding::Round => {
-            let twice: BigInt = (ratio.numer() - &floor * ratio.denom()) * 2;
-            let up = match twice.cmp(ratio.denom()) {
-                std::cmp::Ordering::Less => false,
-                std::cmp::Ordering::Greater => true,
-                std::cmp::Ordering::Equal => floor.is_odd(),
-            };
-            if up { floor + BigInt::one() } else { floor }
-        }
+        Rounding::Floor => fractions::floor(watch, ratio),
+        Rounding::Ceiling => fractions::floor(watch, &-ratio).map(|floor| -floor),
+        Rounding::Truncate => Ok(div_rem(watch, ratio.numer(), ratio.denom())?.0),
+        Rounding::Round => fractions::round(watch, ratio),
     }
 }
 
@@ -92,33 +91,51 @@ pub fn part<'m>(mem: Mem<'m, '_>, numerator: bool, value: Value<'m>) -> Result<'
 }
 
 /// The rational with the least denominator, then the least numerator, in [low, high].
-fn simplest(low: &BigRational, high: &BigRational) -> BigRational {
+fn simplest(
+    watch: &Watch<'_>,
+    low: BigRational,
+    high: BigRational,
+) -> std::result::Result<BigRational, Stopped> {
     if low.is_positive() {
-        simplest_positive(low.clone(), high.clone())
+        simplest_positive(watch, low, high)
     } else if high.is_negative() {
-        -simplest_positive(-high.clone(), -low.clone())
+        Ok(-simplest_positive(watch, -high, -low)?)
     } else {
-        BigRational::zero()
+        Ok(BigRational::zero())
     }
 }
 
 /// Goes down the continued fractions of both ends as long as they agree. A loop, as they may be long.
-fn simplest_positive(mut low: BigRational, mut high: BigRational) -> BigRational {
+fn simplest_positive(
+    watch: &Watch<'_>,
+    mut low: BigRational,
+    mut high: BigRational,
+) -> std::result::Result<BigRational, Stopped> {
+    // What remains of a number without its integer part, upside down: still in lowest terms.
+    let rest =
+        |number: &BigRational, rest: BigInt| BigRational::new_raw(number.denom().clone(), rest);
     let mut terms = Vec::new();
     let last = loop {
-        let floor = low.numer().div_floor(low.denom());
+        watch.look()?;
+        let (floor, low_rest) = div_mod(watch, low.numer(), low.denom())?;
         if low.is_integer() {
             break floor;
         }
-        if floor < high.numer().div_floor(high.denom()) {
+        let (high_floor, high_rest) = div_mod(watch, high.numer(), high.denom())?;
+        if floor < high_floor {
             break floor + BigInt::one();
         }
-        let whole = BigRational::from_integer(floor.clone());
-        let next = ((high - &whole).recip(), (low - &whole).recip());
-        terms.push(whole);
-        (low, high) = next;
+        (low, high) = (rest(&high, high_rest), rest(&low, low_rest));
+        terms.push(floor);
     };
-    terms.into_iter().rev().fold(BigRational::from_integer(last), |rest, term| term + rest.recip())
+    // term + 1 / (n / d) = (term * n + d) / n, in lowest terms if n / d is.
+    let (mut numerator, mut denominator) = (last, BigInt::one());
+    for term in terms.into_iter().rev() {
+        watch.look()?;
+        let next = mul(watch, &term, &numerator)? + &denominator;
+        (numerator, denominator) = (next, numerator);
+    }
+    Ok(BigRational::new_raw(numerator, denominator))
 }
 
 /// `(rationalize x y)`
@@ -133,7 +150,13 @@ pub fn rationalize<'m>(mem: Mem<'m, '_>, x: Value<'m>, y: Value<'m>) -> Result<'
             _ => f64::NAN,
         });
     };
-    let width = width.abs();
-    let result = simplest(&(&center - &width), &(&center + &width));
-    if exact { Number::Ratio(result).encode(mem) } else { mem.flonum(ratio_to_f64(&result)) }
+    let length = long::fraction(a.bits() + b.bits());
+    perform(mem, length, move |watch| {
+        let width = width.abs();
+        let low = fractions::sub(watch, &center, &width)?;
+        let high = fractions::add(watch, &center, &width)?;
+        let result = simplest(watch, low, high)?;
+        let inexact = (!exact).then(|| Number::Flonum(ratio_to_f64(&result)));
+        Ok(inexact.unwrap_or(Number::Ratio(result)).into())
+    })
 }

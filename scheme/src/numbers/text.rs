@@ -4,9 +4,9 @@
 //! back as the same flonum. In other radices reading goes through exact fractions, and writing through the
 //! free-format algorithm of Steele and White on exact integers: also shortest, and also exact when read back.
 
-use super::{Number, decode, ratio_to_f64};
-use crate::mem::Mem;
-use crate::value::Value;
+use super::large::{self, Stopped, Watch};
+use super::long::{Length, long_if};
+use super::{Number, fractions, ratio_to_f64};
 use num_bigint::BigInt;
 use num_integer::Integer;
 use num_rational::BigRational;
@@ -14,9 +14,6 @@ use num_traits::{One, ToPrimitive, Zero};
 
 /// Decimal exponents beyond this are not made exact: the number would fill memory.
 const MOST_EXACT_EXPONENT: i64 = 1_000_000;
-
-/// Digits below which reading an integer does not pay to be split.
-const SPLIT_DIGITS: usize = 2000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Exactness {
@@ -26,7 +23,30 @@ enum Exactness {
 }
 
 /// The number that `text` denotes, in `radix` unless it has a prefix; `None` if it denotes none.
-pub fn parse(text: &str, radix: u32) -> Option<Number> {
+///
+/// # Errors
+/// If it was stopped.
+pub fn parse(watch: &Watch<'_>, text: &str, radix: u32) -> Result<Option<Number>, Stopped> {
+    let Some((radix, exactness, rest)) = prefixes(text, radix) else { return Ok(None) };
+    parse_real(watch, rest, radix, exactness)
+}
+
+/// How long it may take to read a number in this text: so many digits are as many bits as can be read in one go. A short
+/// text may be that of a long number, by its exponent.
+pub fn length_of_text(text: &str) -> Length {
+    let most = large::DIGITS as usize / 4;
+    let exponent = || text.rsplit(['e', 'E']).next().and_then(|digits| digits.parse::<i64>().ok());
+    let is_far = text.contains('#') && exponent().is_some_and(|exponent| exponent.abs() > 10_000);
+    long_if(text.len() > most || is_far)
+}
+
+/// As [`parse`], however long it takes.
+pub fn parse_now(text: &str, radix: u32) -> Option<Number> {
+    parse(&Watch::NOBODY, text, radix).expect("nobody stops it")
+}
+
+/// Radix and exactness that the prefixes of `text` say, and what comes after them.
+fn prefixes(text: &str, radix: u32) -> Option<(u32, Exactness, &str)> {
     let mut radix = radix;
     let mut exactness = Exactness::AsWritten;
     let (mut radix_seen, mut rest) = (false, text);
@@ -50,11 +70,17 @@ pub fn parse(text: &str, radix: u32) -> Option<Number> {
             _ => return None,
         }
     }
-    parse_real(rest, radix, exactness)
+    Some((radix, exactness, rest))
 }
 
-fn parse_real(text: &str, radix: u32, exactness: Exactness) -> Option<Number> {
-    let (negative, unsigned) = match text.as_bytes().first()? {
+fn parse_real(
+    watch: &Watch<'_>,
+    text: &str,
+    radix: u32,
+    exactness: Exactness,
+) -> Result<Option<Number>, Stopped> {
+    let Some(first) = text.as_bytes().first() else { return Ok(None) };
+    let (negative, unsigned) = match first {
         b'+' => (false, &text[1..]),
         b'-' => (true, &text[1..]),
         _ => (false, text),
@@ -67,20 +93,24 @@ fn parse_real(text: &str, radix: u32, exactness: Exactness) -> Option<Number> {
         };
         if let Some(special) = special {
             let number = Number::Flonum(if negative { -special } else { special });
-            return (exactness != Exactness::Exact).then_some(number);
+            return Ok((exactness != Exactness::Exact).then_some(number));
         }
     }
     if let Some((numerator, denominator)) = unsigned.split_once('/') {
-        let numerator = parse_digits(numerator, radix)?;
-        let denominator = parse_digits(denominator, radix)?;
-        if denominator.is_zero() {
-            return None;
+        if !are_digits(numerator, radix) || !are_digits(denominator, radix) {
+            return Ok(None);
         }
-        let ratio = BigRational::new(if negative { -numerator } else { numerator }, denominator);
-        return Some(match exactness {
+        let numerator = large::of_digits(watch, numerator, radix)?;
+        let denominator = large::of_digits(watch, denominator, radix)?;
+        if denominator.is_zero() {
+            return Ok(None);
+        }
+        let numerator = if negative { -numerator } else { numerator };
+        let ratio = fractions::reduced(watch, numerator, denominator)?;
+        return Ok(Some(match exactness {
             Exactness::Inexact => Number::Flonum(signed_zero(ratio_to_f64(&ratio), negative)),
             _ => Number::Ratio(ratio),
-        });
+        }));
     }
     // The common case: a small decimal integer.
     if radix == 10
@@ -88,46 +118,36 @@ fn parse_real(text: &str, radix: u32, exactness: Exactness) -> Option<Number> {
         && unsigned.len() <= 18
         && unsigned.bytes().all(|byte| byte.is_ascii_digit())
     {
-        let small: i64 = unsigned.parse().ok()?;
-        return Some(Number::Small(if negative { -small } else { small }));
+        let small: Option<i64> = unsigned.parse().ok();
+        return Ok(small.map(|small| Number::Small(if negative { -small } else { small })));
     }
-    if let Some(integer) = parse_digits(unsigned, radix) {
+    if are_digits(unsigned, radix) {
+        let integer = large::of_digits(watch, unsigned, radix)?;
         let integer = if negative { -integer } else { integer };
-        return Some(match exactness {
+        return Ok(Some(match exactness {
             Exactness::Inexact => {
                 Number::Flonum(signed_zero(super::big_to_f64(&integer), negative))
             }
             _ => Number::Big(integer),
-        });
+        }));
     }
-    parse_decimal(unsigned, negative, radix, exactness)
+    match decimal(unsigned, radix) {
+        Some(decimal) => parse_decimal(watch, unsigned, decimal, negative, radix, exactness),
+        None => Ok(None),
+    }
 }
 
 fn signed_zero(number: f64, negative: bool) -> f64 {
     if number == 0.0 && negative { -0.0 } else { number }
 }
 
-/// One or more digits.
-fn parse_digits(text: &str, radix: u32) -> Option<BigInt> {
-    if text.is_empty() || !text.chars().all(|c| c.is_digit(radix)) {
-        return None;
-    }
-    Some(digits_value(text, radix))
+/// Whether it is one or more digits.
+fn are_digits(text: &str, radix: u32) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_digit(radix))
 }
 
-/// Divide and conquer: the library's reading is quadratic.
-fn digits_value(text: &str, radix: u32) -> BigInt {
-    if text.len() <= SPLIT_DIGITS || radix.is_power_of_two() {
-        return BigInt::parse_bytes(text.as_bytes(), radix).expect("digits of the radix");
-    }
-    let low = text.len() / 2;
-    let (head, tail) = text.split_at(text.len() - low);
-    let power = BigInt::from(radix).pow(low as u32);
-    digits_value(head, radix) * power + digits_value(tail, radix)
-}
-
-/// Digits with a point, an exponent (radix 10 only), or both.
-fn parse_decimal(text: &str, negative: bool, radix: u32, exactness: Exactness) -> Option<Number> {
+/// Digits with a point, an exponent (radix 10 only), or both: those before and after the point, and the exponent.
+fn decimal(text: &str, radix: u32) -> Option<(&str, &str, i64)> {
     let (mantissa, exponent) = match text.find(['e', 'E']) {
         Some(at) if radix == 10 => (&text[..at], Some(&text[at + 1..])),
         _ => (text, None),
@@ -150,53 +170,64 @@ fn parse_decimal(text: &str, negative: bool, radix: u32, exactness: Exactness) -
         None if mantissa.len() == whole.len() => return None,
         None => 0,
     };
+    Some((whole, fraction, exponent))
+}
+
+fn parse_decimal(
+    watch: &Watch<'_>,
+    text: &str,
+    (whole, fraction, exponent): (&str, &str, i64),
+    negative: bool,
+    radix: u32,
+    exactness: Exactness,
+) -> Result<Option<Number>, Stopped> {
     if exactness != Exactness::Exact && radix == 10 {
-        let magnitude: f64 = text.parse().ok()?;
-        return Some(Number::Flonum(if negative { -magnitude } else { magnitude }));
+        let magnitude: Option<f64> = text.parse().ok();
+        return Ok(magnitude
+            .map(|magnitude| Number::Flonum(if negative { -magnitude } else { magnitude })));
     }
     let places = exponent - fraction.len() as i64;
     let digits = format!("{whole}{fraction}");
-    let value = parse_digits(&digits, radix)?;
+    let value = large::of_digits(watch, &digits, radix)?;
     if value.is_zero() {
-        return Some(match exactness {
+        return Ok(Some(match exactness {
             Exactness::Exact => Number::Small(0),
             _ => Number::Flonum(signed_zero(0.0, negative)),
-        });
+        }));
     }
     if places.abs() > MOST_EXACT_EXPONENT {
-        return None;
+        return Ok(None);
     }
-    let scale = BigInt::from(radix).pow(places.unsigned_abs() as u32);
+    let scale = large::power(watch, &radix.into(), places.unsigned_abs())?;
     let ratio = match places >= 0 {
-        true => BigRational::from_integer(value * scale),
-        false => BigRational::new(value, scale),
+        true => BigRational::from_integer(large::mul(watch, &value, &scale)?),
+        false => fractions::reduced(watch, value, scale)?,
     };
     let ratio = if negative { -ratio } else { ratio };
-    Some(match exactness {
+    Ok(Some(match exactness {
         Exactness::Exact => Number::Ratio(ratio),
         _ => Number::Flonum(ratio_to_f64(&ratio)),
-    })
+    }))
 }
 
-/// The number as text; `None` if `value` is no number.
-pub fn write<'m>(mem: Mem<'m, '_>, value: Value<'m>, radix: u32) -> Option<String> {
-    if let (Some(number), 10) = (value.as_fixnum(), radix) {
-        return Some(number.to_string());
-    }
-    Some(format(&decode(mem, value)?, radix))
+/// How long it may take to write a number.
+pub fn length(number: &Number) -> Length {
+    long_if(!matches!(number, Number::Flonum(_)) && number.bits() > large::DIGITS)
 }
 
 /// The number as text.
-pub fn format(number: &Number, radix: u32) -> String {
+///
+/// # Errors
+/// If it was stopped.
+pub fn format(watch: &Watch<'_>, number: &Number, radix: u32) -> Result<String, Stopped> {
+    let text = |integer: &BigInt| large::to_text(watch, integer, radix);
     match number {
-        Number::Small(number) if radix == 10 => number.to_string(),
-        Number::Small(number) => BigInt::from(*number).to_str_radix(radix),
-        Number::Big(number) => number.to_str_radix(radix),
-        Number::Ratio(ratio) if ratio.is_integer() => ratio.numer().to_str_radix(radix),
-        Number::Ratio(ratio) => {
-            format!("{}/{}", ratio.numer().to_str_radix(radix), ratio.denom().to_str_radix(radix))
-        }
-        Number::Flonum(number) => format_flonum(*number, radix),
+        Number::Small(number) if radix == 10 => Ok(number.to_string()),
+        Number::Small(number) => text(&(*number).into()),
+        Number::Big(number) => text(number),
+        Number::Ratio(ratio) if ratio.is_integer() => text(ratio.numer()),
+        Number::Ratio(ratio) => Ok(format!("{}/{}", text(ratio.numer())?, text(ratio.denom())?)),
+        Number::Flonum(number) => Ok(format_flonum(*number, radix)),
     }
 }
 
@@ -299,6 +330,7 @@ fn shortest_digits(number: f64, radix: u32) -> (String, i64) {
 
 #[cfg(test)]
 mod tests {
+    use super::parse_now as parse;
     use super::*;
 
     fn flonum(text: &str) -> f64 {

@@ -536,7 +536,7 @@ impl<S: Source> Reader<S> {
                 _ => {}
             }
         }
-        if let Some(number) = numbers::text::parse(&text, 10) {
+        if let Some(number) = numbers::text::parse_now(&text, 10) {
             // A small number is a small number, whatever its notation.
             let small = match &number {
                 numbers::Number::Big(big) => i64::try_from(big).ok().map(numbers::Number::Small),

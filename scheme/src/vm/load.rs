@@ -316,7 +316,12 @@ impl<'s> Vm<'_, 's> {
                 Err(wrong) => return Err(wrong),
             };
             match self.world.ended(outcome) {
-                Outcome::Done => each(self),
+                Outcome::Done => {
+                    each(self);
+                    if self.is_to_end() {
+                        return Err(Stopped::Outcome(self.world.ended(Outcome::Interrupted)));
+                    }
+                }
                 outcome => return Err(Stopped::Outcome(outcome)),
             }
         }

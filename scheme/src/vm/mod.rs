@@ -81,7 +81,7 @@ pub struct Vm<'v, 's> {
     /// The registers.
     pub registers: Local<'s, TaggedArray<Scheme>>,
     pub(crate) state: State,
-    terminated: Arc<AtomicBool>,
+    pub(crate) terminated: Arc<AtomicBool>,
     spare_left: usize,
 }
 

@@ -35,5 +35,7 @@ pub const RAINY_DAY: usize = 12;
 pub const SCRATCH: usize = 13;
 /// A closure that does nothing.
 pub const IDLE: usize = 14;
+/// What is being printed between two stretches.
+pub const PRINTED: usize = 16;
 /// Where the stack is kept between two stretches.
-pub const FRAMES: usize = 16;
+pub const FRAMES: usize = 17;

@@ -14,7 +14,7 @@ use crate::builtins::control::condition_of;
 use crate::compile::ops::*;
 use crate::mem::Mem;
 use crate::object::{Cell, Condition};
-use crate::trap::{Trap, TrapKind, error_of};
+use crate::trap::{Trap, TrapKind, error_of, named};
 use crate::value::{Array, Value};
 
 impl<'m> Machine<'m, '_, '_> {
@@ -55,6 +55,11 @@ impl<'m> Machine<'m, '_, '_> {
                 self.pc += usize::from(at_instruction);
                 self.state.resume = deliver;
                 Some(Exit::Outside(action))
+            }
+            TrapKind::Long { work, name } => {
+                self.pc += usize::from(at_instruction);
+                self.state.resume = deliver;
+                Some(Exit::Outside(Box::new(move |vm| vm.compute(work, name))))
             }
             TrapKind::Exit(exit) => Some(Exit::Quit(exit)),
             TrapKind::Raise(object) => {
@@ -280,10 +285,11 @@ pub(super) fn name_of(op: u8) -> Option<&'static str> {
 /// Puts the builtin's name before an error's message.
 #[cold]
 #[inline(never)]
-pub(super) fn with_name<'m>(name: &str, mut trap: Trap<'m>) -> Trap<'m> {
-    if let TrapKind::Error { message, .. } = &mut *trap.0 {
-        let name = name.strip_prefix('%').unwrap_or(name);
-        *message = format!("{name}: {message}");
+pub(super) fn with_name<'m>(builtin: &'static str, mut trap: Trap<'m>) -> Trap<'m> {
+    match &mut *trap.0 {
+        TrapKind::Error { message, .. } => *message = named(builtin, message),
+        TrapKind::Long { name, .. } => *name = Some(builtin),
+        _ => {}
     }
     trap
 }
