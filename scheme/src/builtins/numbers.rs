@@ -5,7 +5,7 @@ use crate::mem::Mem;
 use crate::numbers::arithmetic::{self, Division};
 use crate::numbers::functions::{self, Function};
 use crate::numbers::large::Watch;
-use crate::numbers::long::{self, Answer, perform};
+use crate::numbers::long::{self, Answer, Length, now, perform};
 use crate::numbers::rounding::{self, Rounding};
 use crate::numbers::{Number, decode, exact_integer, is_exact_integer, is_number, number, text};
 use crate::object::StringObject;
@@ -31,9 +31,17 @@ fn fold<'m>(
         [only] => number(mem, only).map(|_| only),
         [a, b] => two(mem, a, b),
         _ => {
+            if long::all(mem, args) == Length::Short {
+                let (first, rest) = args.split_first().expect("none and one are special");
+                let mut result = number(mem, *first)?;
+                for &next in rest {
+                    result = now(native(&Watch::NOBODY, result, number(mem, next)?));
+                }
+                return result.encode(mem);
+            }
             let numbers: Vec<Number> =
                 args.iter().map(|&arg| number(mem, arg)).collect::<Result<'m, _>>()?;
-            perform(mem, long::all(&numbers), move |watch| {
+            perform(mem, Length::Long, move |watch| {
                 let mut numbers = numbers.into_iter();
                 let mut result = numbers.next().expect("none and one are special");
                 for next in numbers {

@@ -5,7 +5,7 @@
 //! are transitive.
 
 use super::large::{self, Stopped, Watch};
-use super::long::{self, Answer, Length, long_if, perform};
+use super::long::{self, Length, now, perform};
 use super::{Number, encode_big, encode_small, fractions, most_bits, number};
 use crate::mem::Mem;
 use crate::trap::{Result, Trap, error_of, wrong_type};
@@ -83,11 +83,11 @@ macro_rules! operation {
         #[inline(never)]
         fn $slow<'m>(mem: Mem<'m, '_>, a: Value<'m>, b: Value<'m>) -> Result<'m> {
             let (a, b) = (number(mem, a)?, number(mem, b)?);
-            let length = $length(&a, &b);
-            if length == Length::Long {
-                refuse_hopeless(mem, &a, &b)?;
+            if $length(&a, &b) == Length::Short {
+                return now($native(&Watch::NOBODY, a, b)).encode(mem);
             }
-            perform(mem, length, move |watch| Ok($native(watch, a, b)?.into()))
+            refuse_hopeless(mem, &a, &b)?;
+            perform(mem, Length::Long, move |watch| Ok($native(watch, a, b)?.into()))
         }
 
         /// The same in native memory.
@@ -206,6 +206,7 @@ pub fn compare_numbers(
         (Number::Big(a), Number::Small(b)) => Some(a.cmp(&BigInt::from(*b))),
         (Number::Flonum(a), b) => compare_flonum(watch, *a, b)?,
         (a, Number::Flonum(b)) => compare_flonum(watch, *b, a)?.map(Ordering::reverse),
+        (Number::Ratio(a), Number::Ratio(b)) => Some(fractions::compare(watch, a, b)?),
         (a, b) => {
             let (a, b) = (a.to_ratio().expect("exact"), b.to_ratio().expect("exact"));
             Some(fractions::compare(watch, &a, &b)?)
@@ -288,20 +289,29 @@ fn divide_slow<'m>(mem: Mem<'m, '_>, division: Division, a: Value<'m>, b: Value<
     if y.is_zero() {
         return Err(division_by_zero(a));
     }
-    let length = long_if(!large::is_quotient_short(&x, &y));
-    perform(mem, length, move |watch| {
+    let inexact = x_inexact || y_inexact;
+    if large::is_quotient_short(&x, &y) {
+        let result = match division {
+            Division::Quotient => x / y,
+            Division::Remainder => x % y,
+            Division::FloorQuotient => x.div_floor(&y),
+            Division::Modulo => x.mod_floor(&y),
+        };
+        return integer_result(result, inexact).encode(mem);
+    }
+    perform(mem, Length::Long, move |watch| {
         let result = match division {
             Division::Quotient => large::div_rem(watch, &x, &y)?.0,
             Division::Remainder => large::div_rem(watch, &x, &y)?.1,
             Division::FloorQuotient => large::div_mod(watch, &x, &y)?.0,
             Division::Modulo => large::div_mod(watch, &x, &y)?.1,
         };
-        Ok(answer(result, x_inexact || y_inexact))
+        Ok(integer_result(result, inexact).into())
     })
 }
 
-fn answer(result: BigInt, inexact: bool) -> Answer {
-    if inexact { Number::Flonum(super::big_to_f64(&result)).into() } else { result.into() }
+fn integer_result(result: BigInt, inexact: bool) -> Number {
+    if inexact { Number::Flonum(super::big_to_f64(&result)) } else { Number::Big(result) }
 }
 
 /// `(quotient a b)`
@@ -343,7 +353,7 @@ fn fold_integers<'m>(
             watch.look()?;
             result = f(watch, &result, &integer)?;
         }
-        Ok(answer(result, inexact))
+        Ok(integer_result(result, inexact).into())
     })
 }
 

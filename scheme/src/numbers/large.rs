@@ -250,8 +250,15 @@ pub fn gcd(watch: &Watch<'_>, a: &BigInt, b: &BigInt) -> Result<BigInt, Stopped>
 
 /// A power. The caller knows that the result is not too large.
 pub fn power(watch: &Watch<'_>, base: &BigInt, exponent: u64) -> Result<BigInt, Stopped> {
-    if exponent == 0 || base.is_one() {
+    /// Of powers with fewer bits the library makes short work.
+    const FEW: u64 = 1 << 19;
+    if base.is_one() {
         return Ok(BigInt::one());
+    }
+    if let Ok(exponent) = u32::try_from(exponent)
+        && work(base.bits(), exponent.into()) <= FEW
+    {
+        return Ok(base.pow(exponent));
     }
     let mut result = base.clone();
     for bit in (0..exponent.ilog2()).rev() {

@@ -16,8 +16,9 @@
 use super::large::{Stopped, Watch, work};
 use super::{Number, large};
 use crate::mem::Mem;
+use crate::object::{BignumObject, Ratnum};
 use crate::trap::{Result, Trap, TrapKind};
-use crate::value::Value;
+use crate::value::{Slot, Value};
 use crate::vm::{Failure, Vm, register};
 
 /// What an operation comes to.
@@ -79,9 +80,14 @@ pub fn perform<'m>(
     operation: impl FnOnce(&Watch<'_>) -> std::result::Result<Answer, Stopped> + Send + 'static,
 ) -> Result<'m> {
     match length {
-        Length::Short => operation(&Watch::NOBODY).expect("nobody stops it").encode(mem),
+        Length::Short => now(operation(&Watch::NOBODY)).encode(mem),
         Length::Long => Err(outside(Box::new(operation))),
     }
+}
+
+/// What an operation that nobody watched came to.
+pub fn now<T>(result: std::result::Result<T, Stopped>) -> T {
+    result.expect("nobody stops it")
 }
 
 #[cold]
@@ -121,9 +127,22 @@ pub fn fraction(bits: u64) -> Length {
 }
 
 /// Of an operation on all of these numbers, one after the other.
-pub fn all(numbers: &[Number]) -> Length {
-    let bits: u64 = numbers.iter().map(Number::bits).sum();
-    if numbers.iter().any(|number| matches!(number, Number::Ratio(_))) {
+pub fn all<'m>(mem: Mem<'m, '_>, numbers: &[Value<'m>]) -> Length {
+    let integer = |value: Value<'m>| mem.object::<BignumObject>(value).map_or(1, |big| big.len());
+    let (mut words, mut are_fractions) = (0, false);
+    for &value in numbers {
+        words += match mem.object::<Ratnum>(value) {
+            Some(ratio) => {
+                are_fractions = true;
+                let ratio: &Ratnum = &ratio;
+                let part = |slot: &Slot| integer(slot.load(mem.scope()).into());
+                part(&ratio.numerator) + part(&ratio.denominator)
+            }
+            None => integer(value),
+        };
+    }
+    let bits = 64 * words as u64;
+    if are_fractions {
         return long_if(work(work(bits, bits), numbers.len() as u64) > large::GCD);
     }
     long_if(work(bits, bits) > large::PRODUCT)
