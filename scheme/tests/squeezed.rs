@@ -18,14 +18,16 @@ fn in_heap(bytes: f64, rest: &str, text: &str, file: &str, arguments: &[&str]) -
     run(&options, text, file, arguments, "")
 }
 
-fn squeeze(text: &str, file: &str, arguments: &[&str]) {
+/// `tries`: how often in a row the program must get through a heap that counts as large enough. How much of a program
+/// with threads lives at its worst moment differs from run to run; one run that got through says little.
+fn squeeze(text: &str, file: &str, arguments: &[&str], tries: usize) {
     let stw = |bytes: f64| in_heap(bytes, "backend=stw", text, file, arguments);
     let expected = stw(ROOMY).expect("needs no userfaultfd");
     assert_eq!(expected.exit, 0, "{file}: {}{}", expected.output, expected.errors);
     let (mut low, mut high) = (LEAST, ROOMY);
     while high / low > 1.05 {
         let middle = (low * high).sqrt();
-        match stw(middle) == Some(expected.clone()) {
+        match (0..tries).all(|_| stw(middle) == Some(expected.clone())) {
             true => high = middle,
             false => low = middle,
         }
@@ -41,7 +43,7 @@ fn the_suite_passes_in_heaps_of_1_3_times_what_lives() {
     for file in programs("tests/suite") {
         if !file.ends_with("test.scm") && !file.ends_with("threads.scm") {
             let text = std::fs::read_to_string(&file).expect("readable");
-            squeeze(&text, file.to_str().expect("UTF-8"), &[]);
+            squeeze(&text, file.to_str().expect("UTF-8"), &[], 1);
         }
     }
 }
@@ -59,7 +61,8 @@ fn the_examples_print_the_same_in_heaps_of_1_3_times_what_lives() {
     for (example, arguments) in examples {
         let file = directory("examples").join(example);
         let text = std::fs::read_to_string(&file).expect("readable");
-        squeeze(&text, file.to_str().expect("UTF-8"), arguments);
+        let tries = if example == "cache.scm" { 20 } else { 1 };
+        squeeze(&text, file.to_str().expect("UTF-8"), arguments, tries);
     }
 }
 
