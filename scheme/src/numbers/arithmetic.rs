@@ -46,11 +46,16 @@ fn pair(a: Number, b: Number) -> Pair {
 /// The result of an operation in native memory.
 pub type Native = std::result::Result<Number, Stopped>;
 
-fn add_big(_: &Watch<'_>, a: &BigInt, b: &BigInt) -> std::result::Result<BigInt, Stopped> {
+// By value: sums take the place of an operand.
+fn add_big(_: &Watch<'_>, a: BigInt, b: BigInt) -> std::result::Result<BigInt, Stopped> {
     Ok(a + b)
 }
-fn sub_big(_: &Watch<'_>, a: &BigInt, b: &BigInt) -> std::result::Result<BigInt, Stopped> {
+fn sub_big(_: &Watch<'_>, a: BigInt, b: BigInt) -> std::result::Result<BigInt, Stopped> {
     Ok(a - b)
+}
+
+fn mul_big(watch: &Watch<'_>, a: BigInt, b: BigInt) -> std::result::Result<BigInt, Stopped> {
+    large::mul(watch, &a, &b)
 }
 
 /// The error of a product that is known to be too large before it is computed.
@@ -97,7 +102,7 @@ macro_rules! operation {
                     Some(result) => Number::Small(result),
                     None => Number::Big(BigInt::from(a) $op BigInt::from(b)),
                 },
-                Pair::Big(a, b) => Number::Big($big(watch, &a, &b)?),
+                Pair::Big(a, b) => Number::Big($big(watch, a, b)?),
                 Pair::Ratio(a, b) => Number::Ratio($ratio(watch, &a, &b)?),
                 Pair::Flonum(a, b) => Number::Flonum(a $op b),
             })
@@ -115,7 +120,7 @@ operation!(
 );
 operation!(
     /// `(* a b)`
-    mul, mul_native, mul_slow, checked_mul, *, long::product, large::mul, fractions::product
+    mul, mul_native, mul_slow, checked_mul, *, long::product, mul_big, fractions::product
 );
 
 /// The error of a division by zero.

@@ -36,7 +36,8 @@ pub fn parse(watch: &Watch<'_>, text: &str, radix: u32) -> Result<Option<Number>
 pub fn length_of_text(text: &str) -> Length {
     let most = large::DIGITS as usize / 4;
     let exponent = || text.rsplit(['e', 'E']).next().and_then(|digits| digits.parse::<i64>().ok());
-    let is_far = text.contains('#') && exponent().is_some_and(|exponent| exponent.abs() > 10_000);
+    let is_far =
+        text.starts_with('#') && exponent().is_some_and(|exponent| exponent.abs() > 10_000);
     long_if(text.len() > most || is_far)
 }
 
