@@ -204,7 +204,7 @@ pub enum Unprinted {
     /// It is longer than what was allowed: how it begins.
     TooLong(String),
     /// A number in it has so many digits that they cannot be computed in a stretch; then the caller does that outside
-    /// ([`Vm::text_of`]).
+    /// (`Vm::text_of`).
     Number(Number),
 }
 
