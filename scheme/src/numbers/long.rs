@@ -1,8 +1,8 @@
 //! Where a long operation runs: outside of the stretch, in a blocking section.
 //!
 //! In a stretch the thread holds up every collection, and nobody can interrupt it. That does not matter to an
-//! operation of some milliseconds, which is done there and then. One that may take longer, by the sizes of its operands, has its operands
-//! copied to native memory, as any operation on them has, and leaves the stretch with them
+//! operation of some milliseconds, which is done there and then. One that may take longer, by the sizes of its
+//! operands, has them copied to native memory, as any operation on them has, and leaves the stretch with them
 //! ([`TrapKind::Long`]); [`Vm::compute`] does it on the same thread while the thread counts as stopped, and makes
 //! the result the value of the builtin. Collections go on meanwhile. Ctrl-C and the end of the thread are looked for
 //! between the pieces of which [`super::large`] puts the operation together, some 20 ms each: whoever is interrupted
