@@ -104,15 +104,20 @@ pub fn to_heap<'s>(
 
 /// A trap whose result is the datum of a node, of whatever size.
 pub fn deliver<'m>(forms: Forms, id: Id) -> trap::Trap<'m> {
-    trap::TrapKind::Outside(Box::new(move |vm| {
-        let (made, placed) = to_heap(vm, &forms, &[id])?;
-        let place = placed.place(id);
-        let cx: &firn::Scope<'_> = vm.cx;
-        let value = made.get(cx).load(cx, place);
-        vm.registers.get(cx).store(cx, register::RESULT, value);
-        Ok(())
-    }))
-    .into()
+    trap::TrapKind::Outside(Box::new(move |vm| deliver_now(vm, &forms, id))).into()
+}
+
+/// Leaves the datum of a node in the register RESULT.
+///
+/// # Errors
+/// The end of memory.
+pub fn deliver_now(vm: &mut Vm<'_, '_>, forms: &Forms, id: Id) -> Result<(), Failure> {
+    let (made, placed) = to_heap(vm, forms, &[id])?;
+    let place = placed.place(id);
+    let cx: &firn::Scope<'_> = vm.cx;
+    let value = made.get(cx).load(cx, place);
+    vm.registers.get(cx).store(cx, register::RESULT, value);
+    Ok(())
 }
 
 /// The object of a node, without what it refers to.

@@ -151,7 +151,7 @@ impl Interpreter {
         self.with(|vm| {
             let mut last = String::new();
             let file: Arc<str> = "expression".into();
-            let (forms, all) = crate::vm::load::read_all(text, &file)?;
+            let (forms, all) = vm.read_all(text, &file)?;
             let env = vm.world.interaction;
             vm.run_forms(forms, &all, env, &file, |vm| last = vm.result_text())?;
             Ok(last)

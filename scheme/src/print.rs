@@ -5,7 +5,7 @@
 
 use crate::mem::Mem;
 use crate::numbers::large::Watch;
-use crate::numbers::long::Length;
+use crate::numbers::long::{Length, now};
 use crate::numbers::{self, Number};
 use crate::object::*;
 use crate::symbol::Symbol;
@@ -86,7 +86,7 @@ fn write_text(out: &mut String, text: impl Iterator<Item = char>) {
 pub fn write_symbol(out: &mut String, name: &str) {
     let plain = !name.is_empty()
         && name != "."
-        && numbers::text::parse_now(name, 10).is_none()
+        && !numbers::text::is_number(name, 10)
         && !name.starts_with('#')
         && name.chars().all(|c| {
             !c.is_whitespace()
@@ -414,8 +414,7 @@ fn atom<'m>(
         } else if numbers::text::length(&number) == Length::Long {
             return Err(Unprinted::Number(number));
         } else {
-            let text = numbers::text::format(&Watch::NOBODY, &number, 10);
-            out.push_str(&text.expect("nobody stops it"));
+            out.push_str(&now(numbers::text::format(&Watch::NOBODY, &number, 10)));
         }
     } else if let Some(number) = value.as_primitive() {
         let _ = write!(out, "#<procedure {}>", mem.world().builtins()[number].name);
@@ -491,6 +490,11 @@ pub fn describe_error<'m>(mem: Mem<'m, '_>, object: Value<'m>) -> String {
     out
 }
 
+/// What a message has for a number of so many digits that they are not computed in a stretch.
+fn instead_of_digits(number: &Number) -> String {
+    format!("#<number of {} bits>", number.bits())
+}
+
 /// An object as `write` has it, or how that begins.
 fn shortened<'m>(mem: Mem<'m, '_>, object: Value<'m>) -> String {
     const MOST: usize = 400;
@@ -499,7 +503,7 @@ fn shortened<'m>(mem: Mem<'m, '_>, object: Value<'m>) -> String {
         match to_string(mem, object, Mode::Write, 4 * MOST, &texts) {
             Ok(text) | Err(Unprinted::TooLong(text)) => break text,
             Err(Unprinted::Number(number)) => {
-                let text = format!("#<number of {} bits>", number.bits());
+                let text = instead_of_digits(&number);
                 texts.push((number, text));
             }
         }
@@ -558,11 +562,10 @@ pub fn form_to_string(
             Node::Bool(false) => out.push_str("#f"),
             Node::Char(c) => write_char(&mut out, *c),
             Node::Number(number) if numbers::text::length(number) == Length::Long => {
-                let _ = write!(out, "#<number of {} bits>", number.bits());
+                out.push_str(&instead_of_digits(number));
             }
             Node::Number(number) => {
-                let text = numbers::text::format(&Watch::NOBODY, number, 10);
-                out.push_str(&text.expect("nobody stops it"));
+                out.push_str(&now(numbers::text::format(&Watch::NOBODY, number, 10)));
             }
             Node::Text(text) => write_text(&mut out, text.chars()),
             Node::Bytes(_) => out.push_str("#u8(...)"),

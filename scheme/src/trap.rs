@@ -109,6 +109,11 @@ pub fn named(name: &str, message: &str) -> String {
     format!("{}: {message}", name.strip_prefix('%').unwrap_or(name))
 }
 
+/// The beginning of an error's message, which may be long, as texts of programs are: what is made of it fits into a stretch.
+pub fn shortened(message: &str) -> String {
+    message.chars().take(2000).collect()
+}
+
 /// An argument is not of the type that is needed. `what` names it with its article: "a pair".
 #[cold]
 #[inline(never)]

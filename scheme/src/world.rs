@@ -12,7 +12,7 @@ use crate::vm::Outcome;
 use firn::{Heap, Root, TaggedArray};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Instant;
 
 /// See the module.
@@ -27,6 +27,8 @@ pub struct World {
     released: Condvar,
     /// The globals' cells: an array, by number; and how many there are.
     pub(crate) cells: Mutex<Option<(Root<TaggedArray<Scheme>>, usize)>>,
+    /// The procedures of the prelude that the machine calls, once they are known: their globals.
+    pub(crate) hooks: [OnceLock<u32>; 2],
     /// Ctrl-C was pressed.
     pub interrupted: Arc<AtomicBool>,
     /// The exit code, if a thread other than the first has ended the program.
@@ -76,6 +78,7 @@ impl World {
             claimed: Mutex::new(false),
             released: Condvar::new(),
             cells: Mutex::new(None),
+            hooks: Default::default(),
             interrupted,
             quit: Mutex::default(),
             streams: Streams::new(),

@@ -161,7 +161,7 @@ fn session(args: &SchemeArgs, options: &Options, text: Option<&str>) -> Result<E
 /// Evaluates all forms of a text and prints the values that say something.
 pub(crate) fn evaluate(vm: &mut Vm<'_, '_>, text: &str, name: &str) -> Result<(), Stopped> {
     let file: Arc<str> = name.into();
-    let (forms, all) = firn_scheme::vm::load::read_all(text, &file)?;
+    let (forms, all) = vm.read_all(text, &file)?;
     let env = vm.interaction();
     vm.run_forms(forms, &all, env, &file, |vm| {
         if vm.has_result() {

@@ -2,14 +2,14 @@
 
 use super::Builtin;
 use crate::mem::Mem;
-use crate::numbers::arithmetic::{self, Division};
+use crate::numbers::arithmetic::{self, Division, compare_numbers};
 use crate::numbers::functions::{self, Function};
 use crate::numbers::large::Watch;
 use crate::numbers::long::{self, Answer, Length, now, perform};
 use crate::numbers::rounding::{self, Rounding};
 use crate::numbers::{Number, decode, exact_integer, is_exact_integer, is_number, number, text};
 use crate::object::StringObject;
-use crate::trap::{Result, error, out_of_range, wrong_type};
+use crate::trap::{Result, TrapKind, error, out_of_range, wrong_type};
 use crate::value::Value;
 use std::cmp::Ordering;
 
@@ -39,8 +39,7 @@ fn fold<'m>(
                 }
                 return result.encode(mem);
             }
-            let numbers: Vec<Number> =
-                args.iter().map(|&arg| number(mem, arg)).collect::<Result<'m, _>>()?;
+            let numbers = numbers(mem, args)?;
             perform(mem, Length::Long, move |watch| {
                 let mut numbers = numbers.into_iter();
                 let mut result = numbers.next().expect("none and one are special");
@@ -94,16 +93,38 @@ fn div<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
 fn chain<'m>(
     mem: Mem<'m, '_>,
     args: &[Value<'m>],
-    holds: impl Fn(Option<Ordering>) -> bool,
+    holds: fn(Option<Ordering>) -> bool,
 ) -> Result<'m> {
     if let [only] = args {
         number(mem, *only)?;
     }
     let mut all = true;
     for pair in args.windows(2) {
-        all &= holds(arithmetic::compare(mem, pair[0], pair[1])?);
+        let Some(order) = at_once(arithmetic::compare(mem, pair[0], pair[1]))? else {
+            let numbers = numbers(mem, args)?;
+            return Err(long::outside(Box::new(move |watch| {
+                let mut all = true;
+                for pair in numbers.windows(2) {
+                    all &= holds(compare_numbers(watch, &pair[0], &pair[1])?);
+                }
+                Ok(Answer::Truth(all))
+            })));
+        };
+        all &= holds(order);
     }
     truth(all)
+}
+
+/// The order of two numbers; `None` if it takes long to know.
+fn at_once<'m>(compared: Result<'m, Option<Ordering>>) -> Result<'m, Option<Option<Ordering>>> {
+    match compared {
+        Err(trap) if matches!(*trap.0, TrapKind::Long { .. }) => Ok(None),
+        compared => compared.map(Some),
+    }
+}
+
+fn numbers<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m, Vec<Number>> {
+    args.iter().map(|&arg| number(mem, arg)).collect()
 }
 
 fn equal<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
@@ -128,7 +149,10 @@ fn extreme<'m>(mem: Mem<'m, '_>, args: &[Value<'m>], better: Ordering) -> Result
     let mut inexact = !number(mem, best)?.is_exact();
     for &next in &args[1..] {
         inexact |= next.as_flonum().is_some();
-        match arithmetic::compare(mem, next, best)? {
+        let Some(order) = at_once(arithmetic::compare(mem, next, best))? else {
+            return extreme_of_long(mem, args, better);
+        };
+        match order {
             Some(order) if order == better => best = next,
             Some(_) => {}
             None if best.as_flonum().is_some_and(f64::is_nan) => {}
@@ -136,6 +160,26 @@ fn extreme<'m>(mem: Mem<'m, '_>, args: &[Value<'m>], better: Ordering) -> Result
         }
     }
     if inexact { rounding::inexact(mem, best) } else { Ok(best) }
+}
+
+/// The same where comparisons take long: outside of the stretch. Fractions beyond the flonums are among the arguments.
+fn extreme_of_long<'m>(mem: Mem<'m, '_>, args: &[Value<'m>], better: Ordering) -> Result<'m> {
+    let numbers = numbers(mem, args)?;
+    Err(long::outside(Box::new(move |watch| {
+        let inexact = numbers.iter().any(|number| !number.is_exact());
+        let is_nan = |number: &Number| matches!(number, Number::Flonum(flonum) if flonum.is_nan());
+        if let Some(nan) = numbers.iter().find(|number| is_nan(number)) {
+            return Ok(nan.clone().into());
+        }
+        let mut numbers = numbers.into_iter();
+        let mut best = numbers.next().expect("at least one argument");
+        for next in numbers {
+            if compare_numbers(watch, &next, &best)? == Some(better) {
+                best = next;
+            }
+        }
+        Ok(if inexact { Number::Flonum(best.to_f64()) } else { best }.into())
+    })))
 }
 fn max<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     extreme(mem, args, Ordering::Greater)
@@ -347,7 +391,7 @@ fn string_to_number<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     let radix = radix(args)?;
     let text = mem.text(string);
     perform(mem, text::length_of_text(&text), move |watch| {
-        Ok(text::parse(watch, &text, radix)?.map_or(Answer::False, Answer::Number))
+        Ok(text::parse(watch, &text, radix)?.map_or(Answer::Truth(false), Answer::Number))
     })
 }
 

@@ -1,8 +1,9 @@
 //! Libraries: `define-library`, `import`, `cond-expand`, `include`, and what the standard libraries export.
 
 use super::{Binding, Denotation, Expr, Result, Special, Unit};
+use crate::numbers::large::Watch;
 use crate::symbol::Symbol;
-use crate::syntax::reader::{Reader, Text};
+use crate::syntax::reader::{Reader, Text, Unread};
 use crate::syntax::{FileName, Id, Ident, Node};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -193,7 +194,9 @@ impl Unit<'_> {
             }
         };
         let name = FileName::new(&path.display().to_string());
-        let mut reader = Reader::named(Text::new(&text), name);
+        let interrupted = self.compiler.interrupted.clone();
+        let flags = [&*interrupted];
+        let mut reader = Reader::named(Watch::on(&flags), Text::new(&text), name);
         reader.set_fold(fold);
         let (mut forms, before) = (Vec::new(), self.forms.len());
         loop {
@@ -203,7 +206,8 @@ impl Unit<'_> {
                     self.most_nodes += self.forms.len() - before;
                     return Ok(forms);
                 }
-                Err(error) => {
+                Err(Unread::Stopped) => return self.error(id, "interrupted"),
+                Err(Unread::Wrong(error)) => {
                     return Err(super::SyntaxError {
                         message: error.message,
                         file: self.file.clone(),

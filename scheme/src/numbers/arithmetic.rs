@@ -179,6 +179,11 @@ pub fn abs<'m>(mem: Mem<'m, '_>, a: Value<'m>) -> Result<'m> {
 }
 
 /// How `a` compares to `b`; `None` if one of them is NaN.
+///
+/// # Errors
+/// One of them is no number; or it takes long, then the trap is [`TrapKind::Long`], and what it comes to is -1, 0 or 1.
+///
+/// [`TrapKind::Long`]: crate::trap::TrapKind::Long
 #[inline]
 pub fn compare<'m>(mem: Mem<'m, '_>, a: Value<'m>, b: Value<'m>) -> Result<'m, Option<Ordering>> {
     if let (Some(a), Some(b)) = (a.as_fixnum(), b.as_fixnum()) {
@@ -187,13 +192,25 @@ pub fn compare<'m>(mem: Mem<'m, '_>, a: Value<'m>, b: Value<'m>) -> Result<'m, O
     if let (Some(a), Some(b)) = (a.as_flonum(), b.as_flonum()) {
         return Ok(a.partial_cmp(&b));
     }
-    let (a, b) = (number(mem, a)?, number(mem, b)?);
-    let interrupted = [&*mem.world().interrupted];
-    match compare_numbers(&Watch::on(&interrupted), &a, &b) {
-        Ok(order) => Ok(order),
-        Err(Stopped) => Err(crate::trap::error("interrupted", &[])),
-    }
+    compare_slow(mem, a, b)
 }
+
+#[cold]
+#[inline(never)]
+fn compare_slow<'m>(mem: Mem<'m, '_>, a: Value<'m>, b: Value<'m>) -> Result<'m, Option<Ordering>> {
+    let (a, b) = (number(mem, a)?, number(mem, b)?);
+    compare_by(&a, &b, |a, b| fractions::compare_at_once(a, b).ok_or(TakesLong)).map_err(
+        |TakesLong| {
+            long::outside(Box::new(move |watch| {
+                let order = compare_numbers(watch, &a, &b)?.expect("large ones are no NaN");
+                Ok(Number::Small(order as i64).into())
+            }))
+        },
+    )
+}
+
+/// Two fractions are not compared in one go.
+struct TakesLong;
 
 /// Integers up to this size convert to flonums without loss.
 const EXACT_IN_FLONUM: i64 = 1 << 53;
@@ -204,48 +221,45 @@ pub fn compare_numbers(
     a: &Number,
     b: &Number,
 ) -> std::result::Result<Option<Ordering>, Stopped> {
+    compare_by(a, b, |a, b| fractions::compare(watch, a, b))
+}
+
+/// As [`compare_numbers`], where fractions are compared so.
+fn compare_by<E>(
+    a: &Number,
+    b: &Number,
+    ratios: impl Fn(&BigRational, &BigRational) -> std::result::Result<Ordering, E>,
+) -> std::result::Result<Option<Ordering>, E> {
     Ok(match (a, b) {
         (Number::Small(a), Number::Small(b)) => Some(a.cmp(b)),
         (Number::Big(a), Number::Big(b)) => Some(a.cmp(b)),
         (Number::Small(a), Number::Big(b)) => Some(BigInt::from(*a).cmp(b)),
         (Number::Big(a), Number::Small(b)) => Some(a.cmp(&BigInt::from(*b))),
-        (Number::Flonum(a), b) => compare_flonum(watch, *a, b)?,
-        (a, Number::Flonum(b)) => compare_flonum(watch, *b, a)?.map(Ordering::reverse),
-        (Number::Ratio(a), Number::Ratio(b)) => Some(fractions::compare(watch, a, b)?),
+        (Number::Flonum(a), b) => compare_flonum(*a, b, ratios)?,
+        (a, Number::Flonum(b)) => compare_flonum(*b, a, ratios)?.map(Ordering::reverse),
+        (Number::Ratio(a), Number::Ratio(b)) => Some(ratios(a, b)?),
         (a, b) => {
             let (a, b) = (a.to_ratio().expect("exact"), b.to_ratio().expect("exact"));
-            Some(fractions::compare(watch, &a, &b)?)
+            Some(ratios(&a, &b)?)
         }
     })
 }
 
-fn compare_flonum(
-    watch: &Watch<'_>,
+fn compare_flonum<E>(
     a: f64,
     b: &Number,
-) -> std::result::Result<Option<Ordering>, Stopped> {
+    ratios: impl Fn(&BigRational, &BigRational) -> std::result::Result<Ordering, E>,
+) -> std::result::Result<Option<Ordering>, E> {
     Ok(match b {
         Number::Flonum(b) => a.partial_cmp(b),
         Number::Small(b) if b.abs() <= EXACT_IN_FLONUM => a.partial_cmp(&(*b as f64)),
         _ if a.is_nan() => None,
         _ if a.is_infinite() => Some(if a > 0.0 { Ordering::Greater } else { Ordering::Less }),
         b => match (Number::Flonum(a).to_ratio(), b.to_ratio()) {
-            (Some(a), Some(b)) => Some(fractions::compare(watch, &a, &b)?),
+            (Some(a), Some(b)) => Some(ratios(&a, &b)?),
             _ => None,
         },
     })
-}
-
-/// `(= a b)`
-#[inline]
-pub fn equal<'m>(mem: Mem<'m, '_>, a: Value<'m>, b: Value<'m>) -> Result<'m, bool> {
-    Ok(compare(mem, a, b)? == Some(Ordering::Equal))
-}
-
-/// `(< a b)`
-#[inline]
-pub fn less<'m>(mem: Mem<'m, '_>, a: Value<'m>, b: Value<'m>) -> Result<'m, bool> {
-    Ok(compare(mem, a, b)? == Some(Ordering::Less))
 }
 
 /// Integer division, exact or not.

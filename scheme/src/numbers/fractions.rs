@@ -8,7 +8,7 @@ use super::large::{Stopped, Watch, div_mod, div_rem, gcd, mul, work};
 use num_bigint::BigInt;
 use num_integer::Integer;
 use num_rational::BigRational;
-use num_traits::{One, Signed, Zero};
+use num_traits::{One, Signed};
 use std::cmp::Ordering;
 
 /// The fraction `numerator / denominator`; the denominator is not zero.
@@ -31,14 +31,23 @@ pub fn reduced(
 
 /// `a + b`
 pub fn add(watch: &Watch<'_>, a: &BigRational, b: &BigRational) -> Result<BigRational, Stopped> {
-    let (left, right) = (mul(watch, a.numer(), b.denom())?, mul(watch, b.numer(), a.denom())?);
-    reduced(watch, left + right, mul(watch, a.denom(), b.denom())?)
+    with_common_denominator(watch, a, b, |a, b| a + b)
 }
 
 /// `a - b`
 pub fn sub(watch: &Watch<'_>, a: &BigRational, b: &BigRational) -> Result<BigRational, Stopped> {
+    with_common_denominator(watch, a, b, |a, b| a - b)
+}
+
+/// What the numerators come to, over the common denominator.
+fn with_common_denominator(
+    watch: &Watch<'_>,
+    a: &BigRational,
+    b: &BigRational,
+    numerators: fn(BigInt, BigInt) -> BigInt,
+) -> Result<BigRational, Stopped> {
     let (left, right) = (mul(watch, a.numer(), b.denom())?, mul(watch, b.numer(), a.denom())?);
-    reduced(watch, left - right, mul(watch, a.denom(), b.denom())?)
+    reduced(watch, numerators(left, right), mul(watch, a.denom(), b.denom())?)
 }
 
 /// `a * b`
@@ -61,27 +70,45 @@ pub fn quotient(
     reduced(watch, numerator, mul(watch, a.denom(), b.numer())?)
 }
 
-/// How `a` compares to `b`. Only if both are large and nearly equal it takes more than a look at their upper bits.
+/// How `a` compares to `b`.
 pub fn compare(watch: &Watch<'_>, a: &BigRational, b: &BigRational) -> Result<Ordering, Stopped> {
-    let bits = |number: &BigRational| number.numer().bits() + number.denom().bits();
-    if work(bits(a), bits(b)) <= large::PRODUCT >> 8 {
-        return Ok(a.cmp(b));
+    if let Some(order) = compare_at_once(a, b) {
+        return Ok(order);
+    }
+    let left = mul(watch, a.numer(), b.denom())?;
+    Ok(left.cmp(&mul(watch, b.numer(), a.denom())?))
+}
+
+/// The same, unless it takes long: if both are large and nearly equal, but not quite.
+pub fn compare_at_once(a: &BigRational, b: &BigRational) -> Option<Ordering> {
+    /// Of numbers below this size multiplying is no slower than anything else.
+    const SMALL: u64 = large::PRODUCT >> 20;
+    let sides = [(a.numer(), b.denom()), (b.numer(), a.denom())];
+    let most = sides.iter().map(|(x, y)| work(x.bits(), y.bits())).max();
+    let multiplied = || {
+        let [(x, y), (z, w)] = sides;
+        (x * y).cmp(&(z * w))
+    };
+    if most <= Some(SMALL) {
+        return Some(multiplied());
     }
     let signs = a.numer().sign().cmp(&b.numer().sign());
-    if signs != Ordering::Equal || a.numer().is_zero() {
-        return Ok(signs);
+    if signs != Ordering::Equal {
+        return Some(signs);
     }
-    let sides = [(a.numer(), b.denom()), (b.numer(), a.denom())];
+    // They are in lowest terms.
+    if a.numer() == b.numer() && a.denom() == b.denom() {
+        return Some(Ordering::Equal);
+    }
     let [left, right] = sides.map(|(x, y)| upper(x, y));
     let magnitudes = if left.1 <= right.0 {
         Ordering::Less
     } else if right.1 <= left.0 {
         Ordering::Greater
     } else {
-        let [(x, y), (z, w)] = sides;
-        return Ok(mul(watch, x, y)?.cmp(&mul(watch, z, w)?));
+        return (most <= Some(large::PRODUCT)).then(multiplied);
     };
-    Ok(if a.is_negative() { magnitudes.reverse() } else { magnitudes })
+    Some(if a.is_negative() { magnitudes.reverse() } else { magnitudes })
 }
 
 /// What the magnitude of a product is not below, and what it is below: by the upper bits of its factors.

@@ -243,6 +243,9 @@ pub fn gcd(watch: &Watch<'_>, a: &BigInt, b: &BigInt) -> Result<BigInt, Stopped>
         if a > b {
             std::mem::swap(&mut a, &mut b);
         }
+        if a.is_one() {
+            break;
+        }
         b -= &a;
     }
     Ok(natural(a << common))

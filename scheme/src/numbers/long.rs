@@ -9,9 +9,8 @@
 //! leaves nothing behind that computes on.
 //!
 //! What stays in the stretch whatever its size takes one pass over the digits (sums, shifts, comparisons, bit
-//! operations, hashes): 8 MB at most. The exception is a comparison of two fractions whose upper 60 bits are equal: it
-//! multiplies, and looks for Ctrl-C only. The reader makes numbers in the stretch, or while it has the compiler; it looks for
-//! nobody, so a literal of millions of digits has to be waited for.
+//! operations, hashes): 8 MB at most. Texts of programs and long data are read outside as a whole, and so are the numbers
+//! in them.
 
 use super::large::{Stopped, Watch, work};
 use super::{Number, large};
@@ -27,8 +26,8 @@ pub enum Answer {
     Number(Number),
     /// A text.
     Text(String),
-    /// `#f`
-    False,
+    /// A truth value.
+    Truth(bool),
 }
 
 impl Answer {
@@ -36,7 +35,7 @@ impl Answer {
         match self {
             Answer::Number(number) => number.encode(mem),
             Answer::Text(text) => mem.string(text),
-            Answer::False => Ok(Value::FALSE),
+            Answer::Truth(truth) => Ok(Value::boolean(*truth)),
         }
     }
 }
@@ -90,9 +89,10 @@ pub fn now<T>(result: std::result::Result<T, Stopped>) -> T {
     result.expect("nobody stops it")
 }
 
+/// The trap that does an operation outside of the stretch.
 #[cold]
 #[inline(never)]
-fn outside<'m>(work: Work) -> Trap<'m> {
+pub fn outside<'m>(work: Work) -> Trap<'m> {
     TrapKind::Long { work, name: None }.into()
 }
 

@@ -19,9 +19,7 @@ pub mod long;
 pub mod rounding;
 pub mod text;
 
-pub use arithmetic::{
-    add, compare, div, equal, less, modulo, mul, negate, quotient, remainder, sub,
-};
+pub use arithmetic::{add, compare, div, modulo, mul, negate, quotient, remainder, sub};
 
 use crate::mem::Mem;
 use crate::object::{BignumObject, Ratnum};

@@ -10,7 +10,7 @@ use super::{Number, fractions, ratio_to_f64};
 use num_bigint::BigInt;
 use num_integer::Integer;
 use num_rational::BigRational;
-use num_traits::{One, ToPrimitive, Zero};
+use num_traits::{One, ToPrimitive};
 
 /// Decimal exponents beyond this are not made exact: the number would fill memory.
 const MOST_EXACT_EXPONENT: i64 = 1_000_000;
@@ -22,29 +22,48 @@ enum Exactness {
     AsWritten,
 }
 
+/// A number as it is written. That it is one is known; what it comes to may take long to compute.
+struct Written<'t> {
+    magnitude: Magnitude<'t>,
+    negative: bool,
+    radix: u32,
+    exactness: Exactness,
+}
+
+enum Magnitude<'t> {
+    /// An infinity, NaN, or a decimal that is no exact number.
+    Flonum(f64),
+    Integer(&'t str),
+    /// Numerator and denominator, which is not zero.
+    Fraction(&'t str, &'t str),
+    /// The digits before and after the point, and the power of the radix that they are to be multiplied by.
+    Scaled(&'t str, &'t str, i64),
+}
+
 /// The number that `text` denotes, in `radix` unless it has a prefix; `None` if it denotes none.
 ///
 /// # Errors
 /// If it was stopped.
 pub fn parse(watch: &Watch<'_>, text: &str, radix: u32) -> Result<Option<Number>, Stopped> {
-    let Some((radix, exactness, rest)) = prefixes(text, radix) else { return Ok(None) };
-    parse_real(watch, rest, radix, exactness)
+    written(text, radix).map(|written| value(watch, &written)).transpose()
+}
+
+/// Whether `text` denotes a number, which is known without computing it.
+pub fn is_number(text: &str, radix: u32) -> bool {
+    written(text, radix).is_some()
 }
 
 /// How long it may take to read a number in this text: so many digits are as many bits as can be read in one go. A short
-/// text may be that of a long number, by its exponent.
+/// text may be that of a long number, by its exponent; many of those may follow each other.
 pub fn length_of_text(text: &str) -> Length {
-    let most = large::DIGITS as usize / 4;
+    const FAR: i64 = 1000;
     let exponent = || text.rsplit(['e', 'E']).next().and_then(|digits| digits.parse::<i64>().ok());
-    let is_far =
-        text.starts_with('#') && exponent().is_some_and(|exponent| exponent.abs() > 10_000);
-    long_if(text.len() > most || is_far)
+    let is_far = text.starts_with('#') && exponent().is_some_and(|exponent| exponent.abs() > FAR);
+    long_if(text.len() > SHORT_TEXT || is_far)
 }
 
-/// As [`parse`], however long it takes.
-pub fn parse_now(text: &str, radix: u32) -> Option<Number> {
-    parse(&Watch::NOBODY, text, radix).expect("nobody stops it")
-}
+/// Digits that are read in one go.
+pub const SHORT_TEXT: usize = large::DIGITS as usize / 4;
 
 /// Radix and exactness that the prefixes of `text` say, and what comes after them.
 fn prefixes(text: &str, radix: u32) -> Option<(u32, Exactness, &str)> {
@@ -74,68 +93,99 @@ fn prefixes(text: &str, radix: u32) -> Option<(u32, Exactness, &str)> {
     Some((radix, exactness, rest))
 }
 
-fn parse_real(
-    watch: &Watch<'_>,
-    text: &str,
-    radix: u32,
-    exactness: Exactness,
-) -> Result<Option<Number>, Stopped> {
-    let Some(first) = text.as_bytes().first() else { return Ok(None) };
-    let (negative, unsigned) = match first {
+/// What is known of the number that `text` denotes in one pass over it; `None` if it denotes none.
+fn written(text: &str, radix: u32) -> Option<Written<'_>> {
+    let (radix, exactness, text) = prefixes(text, radix)?;
+    let (negative, unsigned) = match text.as_bytes().first()? {
         b'+' => (false, &text[1..]),
         b'-' => (true, &text[1..]),
         _ => (false, text),
     };
-    if unsigned.len() < text.len() {
+    let magnitude = magnitude(unsigned, radix, exactness, unsigned.len() < text.len())?;
+    Some(Written { magnitude, negative, radix, exactness })
+}
+
+fn magnitude(
+    text: &str,
+    radix: u32,
+    exactness: Exactness,
+    has_sign: bool,
+) -> Option<Magnitude<'_>> {
+    if has_sign {
         let special = match () {
-            () if unsigned.eq_ignore_ascii_case("inf.0") => Some(f64::INFINITY),
-            () if unsigned.eq_ignore_ascii_case("nan.0") => Some(f64::NAN),
+            () if text.eq_ignore_ascii_case("inf.0") => Some(f64::INFINITY),
+            () if text.eq_ignore_ascii_case("nan.0") => Some(f64::NAN),
             () => None,
         };
         if let Some(special) = special {
-            let number = Number::Flonum(if negative { -special } else { special });
-            return Ok((exactness != Exactness::Exact).then_some(number));
+            return (exactness != Exactness::Exact).then_some(Magnitude::Flonum(special));
         }
     }
-    if let Some((numerator, denominator)) = unsigned.split_once('/') {
-        if !are_digits(numerator, radix) || !are_digits(denominator, radix) {
-            return Ok(None);
-        }
-        let numerator = large::of_digits(watch, numerator, radix)?;
-        let denominator = large::of_digits(watch, denominator, radix)?;
-        if denominator.is_zero() {
-            return Ok(None);
-        }
-        let numerator = if negative { -numerator } else { numerator };
-        let ratio = fractions::reduced(watch, numerator, denominator)?;
-        return Ok(Some(match exactness {
-            Exactness::Inexact => Number::Flonum(signed_zero(ratio_to_f64(&ratio), negative)),
-            _ => Number::Ratio(ratio),
-        }));
+    // Most words are names.
+    text.chars().next().filter(|&first| first == '.' || first.is_digit(radix))?;
+    if are_digits(text, radix) {
+        return Some(Magnitude::Integer(text));
     }
-    // The common case: a small decimal integer.
-    if radix == 10
-        && exactness != Exactness::Inexact
-        && unsigned.len() <= 18
-        && unsigned.bytes().all(|byte| byte.is_ascii_digit())
-    {
-        let small: Option<i64> = unsigned.parse().ok();
-        return Ok(small.map(|small| Number::Small(if negative { -small } else { small })));
+    if let Some((numerator, denominator)) = text.split_once('/') {
+        let is_fraction = are_digits(numerator, radix) && are_digits(denominator, radix);
+        return (is_fraction && !are_zeros(denominator))
+            .then_some(Magnitude::Fraction(numerator, denominator));
     }
-    if are_digits(unsigned, radix) {
-        let integer = large::of_digits(watch, unsigned, radix)?;
-        let integer = if negative { -integer } else { integer };
-        return Ok(Some(match exactness {
-            Exactness::Inexact => {
-                Number::Flonum(signed_zero(super::big_to_f64(&integer), negative))
+    let (whole, fraction, exponent) = decimal(text, radix)?;
+    if exactness != Exactness::Exact && radix == 10 {
+        return text.parse().ok().map(Magnitude::Flonum);
+    }
+    let places = exponent - fraction.len() as i64;
+    if are_zeros(whole) && are_zeros(fraction) {
+        return Some(Magnitude::Scaled("0", "", 0));
+    }
+    (places.abs() <= MOST_EXACT_EXPONENT).then_some(Magnitude::Scaled(whole, fraction, places))
+}
+
+/// What a number comes to.
+fn value(watch: &Watch<'_>, written: &Written<'_>) -> Result<Number, Stopped> {
+    let &Written { ref magnitude, negative, radix, exactness } = written;
+    let ratio = match *magnitude {
+        Magnitude::Flonum(flonum) => {
+            return Ok(Number::Flonum(if negative { -flonum } else { flonum }));
+        }
+        Magnitude::Integer(digits) => {
+            let inexact = exactness == Exactness::Inexact;
+            // The common case: a small decimal integer.
+            if radix == 10 && !inexact && digits.len() <= 18 {
+                let small: i64 = digits.parse().expect("so few digits");
+                return Ok(Number::Small(if negative { -small } else { small }));
             }
-            _ => Number::Big(integer),
-        }));
-    }
-    match decimal(unsigned, radix) {
-        Some(decimal) => parse_decimal(watch, unsigned, decimal, negative, radix, exactness),
-        None => Ok(None),
-    }
+            let integer = large::of_digits(watch, digits, radix)?;
+            let integer = if negative { -integer } else { integer };
+            return Ok(match inexact {
+                true => Number::Flonum(signed_zero(super::big_to_f64(&integer), negative)),
+                false => Number::Big(integer),
+            });
+        }
+        Magnitude::Fraction(numerator, denominator) => {
+            let numerator = large::of_digits(watch, numerator, radix)?;
+            let denominator = large::of_digits(watch, denominator, radix)?;
+            fractions::reduced(watch, numerator, denominator)?
+        }
+        Magnitude::Scaled(whole, fraction, places) => {
+            let value = large::of_digits(watch, &format!("{whole}{fraction}"), radix)?;
+            let scale = large::power(watch, &radix.into(), places.unsigned_abs())?;
+            match places >= 0 {
+                true => BigRational::from_integer(large::mul(watch, &value, &scale)?),
+                false => fractions::reduced(watch, value, scale)?,
+            }
+        }
+    };
+    let ratio = if negative { -ratio } else { ratio };
+    Ok(match exactness {
+        Exactness::Inexact => Number::Flonum(signed_zero(ratio_to_f64(&ratio), negative)),
+        // A point makes a flonum in any radix.
+        Exactness::AsWritten if matches!(magnitude, Magnitude::Scaled(..)) => {
+            Number::Flonum(signed_zero(ratio_to_f64(&ratio), negative))
+        }
+        _ => Number::Ratio(ratio),
+    })
 }
 
 fn signed_zero(number: f64, negative: bool) -> f64 {
@@ -145,6 +195,10 @@ fn signed_zero(number: f64, negative: bool) -> f64 {
 /// Whether it is one or more digits.
 fn are_digits(text: &str, radix: u32) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_digit(radix))
+}
+
+fn are_zeros(text: &str) -> bool {
+    text.bytes().all(|byte| byte == b'0')
 }
 
 /// Digits with a point, an exponent (radix 10 only), or both: those before and after the point, and the exponent.
@@ -172,43 +226,6 @@ fn decimal(text: &str, radix: u32) -> Option<(&str, &str, i64)> {
         None => 0,
     };
     Some((whole, fraction, exponent))
-}
-
-fn parse_decimal(
-    watch: &Watch<'_>,
-    text: &str,
-    (whole, fraction, exponent): (&str, &str, i64),
-    negative: bool,
-    radix: u32,
-    exactness: Exactness,
-) -> Result<Option<Number>, Stopped> {
-    if exactness != Exactness::Exact && radix == 10 {
-        let magnitude: Option<f64> = text.parse().ok();
-        return Ok(magnitude
-            .map(|magnitude| Number::Flonum(if negative { -magnitude } else { magnitude })));
-    }
-    let places = exponent - fraction.len() as i64;
-    let digits = format!("{whole}{fraction}");
-    let value = large::of_digits(watch, &digits, radix)?;
-    if value.is_zero() {
-        return Ok(Some(match exactness {
-            Exactness::Exact => Number::Small(0),
-            _ => Number::Flonum(signed_zero(0.0, negative)),
-        }));
-    }
-    if places.abs() > MOST_EXACT_EXPONENT {
-        return Ok(None);
-    }
-    let scale = large::power(watch, &radix.into(), places.unsigned_abs())?;
-    let ratio = match places >= 0 {
-        true => BigRational::from_integer(large::mul(watch, &value, &scale)?),
-        false => fractions::reduced(watch, value, scale)?,
-    };
-    let ratio = if negative { -ratio } else { ratio };
-    Ok(Some(match exactness {
-        Exactness::Exact => Number::Ratio(ratio),
-        _ => Number::Flonum(ratio_to_f64(&ratio)),
-    }))
 }
 
 /// How long it may take to write a number.
@@ -331,8 +348,13 @@ fn shortest_digits(number: f64, radix: u32) -> (String, i64) {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_now as parse;
     use super::*;
+
+    fn parse(text: &str, radix: u32) -> Option<Number> {
+        let number = super::parse(&Watch::NOBODY, text, radix).expect("nobody stops it");
+        assert_eq!(number.is_some(), is_number(text, radix), "{text}");
+        number
+    }
 
     fn flonum(text: &str) -> f64 {
         match parse(text, 10) {

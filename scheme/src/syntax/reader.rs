@@ -1,9 +1,15 @@
 //! The reader: all lexical syntax of R7RS, from any source of characters, without recursion.
 //!
 //! Every error has a place and says whether more text could mend it, which is what a prompt wants to know.
+//!
+//! A text may be of any length and denote numbers that take long to compute. Whoever reads beside a collector that must not
+//! wait ([`crate::builtins`], in a stretch) has the numbers left out ([`Reader::leave_out_long_numbers`]) and reads again where
+//! there is time; there a [`Watch`] can end it.
 
 use super::{FileName, Forms, Id, Ident, Location, Node};
-use crate::numbers;
+use crate::numbers::large::{Stopped, Watch};
+use crate::numbers::long::Length;
+use crate::numbers::{Number, text};
 use crate::symbol::Symbol;
 use std::collections::HashMap;
 
@@ -13,24 +19,42 @@ pub trait Source {
     fn peek(&mut self) -> Option<char>;
     /// Takes the next character.
     fn next(&mut self) -> Option<char>;
+    /// There is none; but a long text comes in pieces, between which the reader looks whether it is still wanted. Whether
+    /// there are more characters now.
+    fn more(&mut self) -> bool;
 }
 
+/// Bytes or characters in a piece of a text.
+pub const PIECE: usize = 64 << 10;
+
 /// Characters of a string.
-pub struct Text<'t>(std::iter::Peekable<std::str::Chars<'t>>);
+pub struct Text<'t> {
+    piece: std::iter::Peekable<std::str::Chars<'t>>,
+    rest: &'t str,
+}
 
 impl<'t> Text<'t> {
     /// Reads from `text`.
     pub fn new(text: &'t str) -> Text<'t> {
-        Text(text.chars().peekable())
+        Text { piece: "".chars().peekable(), rest: text }
     }
 }
 
 impl Source for Text<'_> {
     fn peek(&mut self) -> Option<char> {
-        self.0.peek().copied()
+        self.piece.peek().copied()
     }
     fn next(&mut self) -> Option<char> {
-        self.0.next()
+        self.piece.next()
+    }
+    fn more(&mut self) -> bool {
+        let mut end = PIECE.min(self.rest.len());
+        while !self.rest.is_char_boundary(end) {
+            end += 1;
+        }
+        let (piece, rest) = self.rest.split_at(end);
+        (self.piece, self.rest) = (piece.chars().peekable(), rest);
+        !piece.is_empty()
     }
 }
 
@@ -45,7 +69,22 @@ pub struct ReadError {
     pub incomplete: bool,
 }
 
-type Result<T> = std::result::Result<T, ReadError>;
+/// There is no datum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// The text is wrong.
+    Wrong(ReadError),
+    /// Nobody wants it any more.
+    Stopped,
+}
+
+impl From<Stopped> for Unread {
+    fn from(_: Stopped) -> Unread {
+        Unread::Stopped
+    }
+}
+
+type Result<T> = std::result::Result<T, Unread>;
 
 /// What is open while a datum is read.
 enum Open {
@@ -67,10 +106,14 @@ enum Token {
 }
 
 /// Reads data from a source.
-pub struct Reader<S> {
+pub struct Reader<'w, S> {
     source: S,
     at: Location,
     fold: bool,
+    watch: Watch<'w>,
+    /// Whether numbers that take long are left out, and whether there was one.
+    leaves_out: bool,
+    left_out: bool,
 }
 
 /// Whether a character ends a token.
@@ -78,18 +121,29 @@ fn is_delimiter(c: char) -> bool {
     c.is_whitespace() || matches!(c, '(' | ')' | '"' | ';' | '\'' | '|')
 }
 
-impl<S: Source> Reader<S> {
-    /// A reader at the beginning of `source`.
-    pub fn new(source: S) -> Reader<S> {
+impl<'w, S: Source> Reader<'w, S> {
+    /// A reader at the beginning of `source`, for as long as it is wanted.
+    pub fn new(watch: Watch<'w>, source: S) -> Reader<'w, S> {
         let at = Location { line: 1, column: 1, ..Location::default() };
-        Reader { source, at, fold: false }
+        let (leaves_out, left_out) = (false, false);
+        Reader { source, at, fold: false, watch, leaves_out, left_out }
     }
 
     /// A reader of a text with a name of its own.
-    pub fn named(source: S, file: FileName) -> Reader<S> {
-        let mut reader = Reader::new(source);
+    pub fn named(watch: Watch<'w>, source: S, file: FileName) -> Reader<'w, S> {
+        let mut reader = Reader::new(watch, source);
         reader.at.file = file;
         reader
+    }
+
+    /// From now on a number that may take long to compute is not: there is a 0 in its place.
+    pub fn leave_out_long_numbers(&mut self) {
+        self.leaves_out = true;
+    }
+
+    /// Whether a number was left out.
+    pub fn has_left_out(&self) -> bool {
+        self.left_out
     }
 
     /// Sets whether identifiers are case-folded (`#!fold-case`).
@@ -98,11 +152,24 @@ impl<S: Source> Reader<S> {
     }
 
     fn peek(&mut self) -> Option<char> {
-        self.source.peek()
+        match self.source.peek() {
+            None if self.goes_on() => self.source.peek(),
+            next => next,
+        }
+    }
+
+    /// At the end of a piece: whether there is another one, and it is wanted.
+    #[cold]
+    #[inline(never)]
+    fn goes_on(&mut self) -> bool {
+        self.watch.look().is_ok() && self.source.more()
     }
 
     fn next(&mut self) -> Option<char> {
-        let c = self.source.next()?;
+        let c = match self.source.next() {
+            None if self.goes_on() => self.source.next(),
+            next => next,
+        }?;
         if c == '\n' {
             self.at.line += 1;
             self.at.column = 1;
@@ -113,15 +180,27 @@ impl<S: Source> Reader<S> {
     }
 
     fn error<T>(&self, at: Location, message: impl Into<String>) -> Result<T> {
-        Err(ReadError { message: message.into(), at, incomplete: false })
+        Err(Unread::Wrong(ReadError { message: message.into(), at, incomplete: false }))
     }
 
     fn incomplete<T>(&self, at: Location, message: impl Into<String>) -> Result<T> {
-        Err(ReadError { message: message.into(), at, incomplete: true })
+        Err(Unread::Wrong(ReadError { message: message.into(), at, incomplete: true }))
     }
 
     /// Reads the next datum into `forms`; `None` at the end of the text.
+    ///
+    /// # Errors
+    /// The text is wrong, or its datum is wanted no more.
     pub fn read(&mut self, forms: &mut Forms) -> Result<Option<Id>> {
+        let result = self.datum(forms);
+        // The text of what is not wanted ends early.
+        if !matches!(result, Ok(Some(_))) {
+            self.watch.look()?;
+        }
+        result
+    }
+
+    fn datum(&mut self, forms: &mut Forms) -> Result<Option<Id>> {
         let mut open: Vec<Open> = Vec::new();
         let mut labels: HashMap<u64, Id> = HashMap::new();
         loop {
@@ -198,7 +277,7 @@ impl<S: Source> Reader<S> {
                     }
                     Some(Open::Bytes { bytes, .. }) => {
                         match forms.node(value) {
-                            Node::Number(numbers::Number::Small(byte @ 0..=255)) => {
+                            Node::Number(Number::Small(byte @ 0..=255)) => {
                                 bytes.push(*byte as u8);
                             }
                             _ => {
@@ -536,12 +615,18 @@ impl<S: Source> Reader<S> {
                 _ => {}
             }
         }
-        if let Some(number) = numbers::text::parse_now(&text, 10) {
+        if self.leaves_out && text::length_of_text(&text) == Length::Long {
+            self.left_out = true;
+            return Ok(Token::Datum(Node::Number(Number::Small(0))));
+        }
+        if let Some(number) = text::parse(&self.watch, &text, 10)? {
             // A small number is a small number, whatever its notation.
             let small = match &number {
-                numbers::Number::Big(big) => i64::try_from(big).ok().map(numbers::Number::Small),
+                Number::Big(big) => i64::try_from(big).ok(),
+                Number::Ratio(ratio) if ratio.is_integer() => i64::try_from(ratio.numer()).ok(),
                 _ => None,
             };
+            let small = small.map(Number::Small);
             return Ok(Token::Datum(Node::Number(small.unwrap_or(number))));
         }
         if text.starts_with('#') {

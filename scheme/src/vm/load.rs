@@ -6,9 +6,10 @@ use crate::compile::{self, Code, Const};
 use crate::datum;
 use crate::expand::{Compiler, Expr, Immediate, SyntaxError, Unit};
 use crate::mem::Mem;
+use crate::numbers::large::{self, Watch};
 use crate::object::Cell;
 use crate::symbol::Symbol;
-use crate::syntax::reader::{ReadError, Reader, Text};
+use crate::syntax::reader::{ReadError, Reader, Text, Unread};
 use crate::syntax::{Forms, Id, Ident, Location, Node};
 use crate::value::Value;
 use std::sync::Arc;
@@ -47,27 +48,30 @@ fn read_error(error: ReadError, file: &Arc<str>) -> SyntaxError {
     }
 }
 
-/// Reads all forms of a text.
+/// Reads all forms of a text, however long it takes: for whoever has no heap. With one it is [`Vm::read_all`].
 ///
 /// # Errors
 /// What is wrong with it, and where.
 pub fn read_all(text: &str, file: &Arc<str>) -> Result<(Forms, Vec<Id>), SyntaxError> {
-    match read_forms(text, file) {
+    match read_forms(&Watch::NOBODY, text, file).expect("nobody stops it") {
         (forms, all, None) => Ok((forms, all)),
         (_, _, Some(wrong)) => Err(wrong),
     }
 }
 
 /// The forms of a text up to the first that cannot be read, and why not.
-fn read_forms(text: &str, file: &Arc<str>) -> (Forms, Vec<Id>, Option<SyntaxError>) {
+type Read = (Forms, Vec<Id>, Option<SyntaxError>);
+
+fn read_forms(watch: &Watch<'_>, text: &str, file: &Arc<str>) -> Result<Read, large::Stopped> {
     let mut forms = Forms::new();
-    let mut reader = Reader::new(Text::new(text));
+    let mut reader = Reader::new(*watch, Text::new(text));
     let mut all = Vec::new();
     loop {
         match reader.read(&mut forms) {
             Ok(Some(form)) => all.push(form),
-            Ok(None) => return (forms, all, None),
-            Err(error) => return (forms, all, Some(read_error(error, file))),
+            Ok(None) => return Ok((forms, all, None)),
+            Err(Unread::Wrong(error)) => return Ok((forms, all, Some(read_error(error, file)))),
+            Err(Unread::Stopped) => return Err(large::Stopped),
         }
     }
 }
@@ -93,6 +97,18 @@ pub fn decode(bytes: Vec<u8>, file: &str) -> Result<String, SyntaxError> {
 }
 
 impl<'s> Vm<'_, 's> {
+    /// Reads all forms of a text. Meanwhile the thread counts as stopped: no collection waits for it.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where; or who is interrupted.
+    pub fn read_all(&mut self, text: &str, file: &Arc<str>) -> Result<(Forms, Vec<Id>), Stopped> {
+        match self.watched(|watch| read_forms(watch, text, file)) {
+            Ok((forms, all, None)) => Ok((forms, all)),
+            Ok((_, _, Some(wrong))) => Err(wrong.into()),
+            Err(large::Stopped) => Err(Stopped::Outcome(self.world.ended(Outcome::Interrupted))),
+        }
+    }
+
     /// Takes the compiler, waiting for other threads that compile.
     fn claiming<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> R {
         struct Release(Arc<crate::world::World>);
@@ -130,7 +146,8 @@ impl<'s> Vm<'_, 's> {
         let before = forms.len();
         let result = self.claiming(|vm| {
             let world = vm.world.clone();
-            let codes = {
+            // Forms and code are outside of the heap, and may take long: a text of any length may be included.
+            let codes = vm.cx.blocking(|| -> Result<Vec<Code>, Stopped> {
                 let mut compiler = world.compiler.lock().expect("nobody panics with the compiler");
                 let mut unit = Unit::new(&mut compiler, std::mem::take(forms), file.clone());
                 let expanded = expand(&mut unit, form, env);
@@ -140,10 +157,11 @@ impl<'s> Vm<'_, 's> {
                 if expanded.is_err() && world.interrupted.load(Relaxed) {
                     return Err(Stopped::Outcome(Outcome::Interrupted));
                 }
-                compile::compile(&compiler, &vars, &expanded?).map_err(|(message, at)| {
-                    SyntaxError { message, file: file.clone(), at, incomplete: false }
-                })?
-            };
+                let codes = compile::compile(&compiler, &vars, &expanded?);
+                codes.map_err(|(message, at)| {
+                    SyntaxError { message, file: file.clone(), at, incomplete: false }.into()
+                })
+            })?;
             vm.nested(|vm| {
                 vm.make_cells()?;
                 vm.place(&codes, forms, file)
@@ -265,12 +283,20 @@ impl<'s> Vm<'_, 's> {
         })
     }
 
-    /// Looks up the procedures of the prelude that the machine calls.
+    /// Looks up the procedures of the prelude that the machine calls. Once they are known the compiler is not asked: who
+    /// has it may compile for long, and no thread is to wait for that when it starts.
     pub(crate) fn find_hooks(&mut self) {
-        for (slot, name) in [(register::RAISE, "%raise-error"), (register::REWIND, "%rewind")] {
-            let ident = Ident::symbol(Symbol::intern(name));
+        let hooks = [(register::RAISE, "%raise-error"), (register::REWIND, "%rewind")];
+        for (number, (slot, name)) in hooks.into_iter().enumerate() {
             let world = self.world.clone();
-            let global = self.with_compiler(|compiler| compiler.global(0, ident));
+            let known = world.hooks[number].get().copied();
+            let global = known.or_else(|| {
+                let ident = Ident::symbol(Symbol::intern(name));
+                self.with_compiler(|compiler| compiler.global(0, ident))
+            });
+            if let Some(global) = global {
+                world.hooks[number].get_or_init(|| global);
+            }
             let cells = world.cells.lock().expect("nobody panics with the cells");
             let Some((root, made)) = &*cells else { continue };
             let Some(global) = global.filter(|&global| (global as usize) < *made) else { continue };
@@ -358,10 +384,11 @@ impl<'s> Vm<'_, 's> {
         let bytes = self.cx.blocking(|| std::fs::read(path)).map_err(failed)?;
         let file: Arc<str> = path.into();
         let (mut forms, all, mut wrong) = match decode(bytes, path) {
-            Ok(text) => {
-                let (forms, all, wrong) = read_forms(&text, &file);
-                (forms, all, wrong.map(|error| ("read", error)))
-            }
+            Ok(text) => match self.watched(|watch| read_forms(watch, &text, &file)) {
+                Ok((forms, all, wrong)) => (forms, all, wrong.map(|error| ("read", error))),
+                // Whoever runs the machine sees why.
+                Err(large::Stopped) => return Ok(()),
+            },
             Err(error) => (Forms::new(), Vec::new(), Some(("read", error))),
         };
         let compiled = self.alloc_array(all.len())?;
@@ -383,7 +410,8 @@ impl<'s> Vm<'_, 's> {
                 Err(Stopped::Outcome(_)) => return Err(Failure::OutOfMemory),
             }
         }
-        let wrong = wrong.map(|(kind, error)| (Symbol::intern(kind), error.to_string()));
+        let shown = |error: SyntaxError| crate::trap::shortened(&error.to_string());
+        let wrong = wrong.map(|(kind, error)| (Symbol::intern(kind), shown(error)));
         self.settle(register::SCRATCH, |mem, _| match &wrong {
             Some((kind, message)) => mem.cons(Value::symbol(*kind), mem.string(message)?),
             None => Ok(Value::FALSE),
@@ -404,7 +432,7 @@ impl<'s> Vm<'_, 's> {
     /// As [`Vm::run_forms`].
     pub fn load_text(&mut self, text: &str, env: u32, file: &str) -> Result<(), Stopped> {
         let file: Arc<str> = file.into();
-        let (forms, all) = read_all(text, &file)?;
+        let (forms, all) = self.read_all(text, &file)?;
         self.run_forms(forms, &all, env, &file, |_| {})
     }
 
@@ -414,7 +442,7 @@ impl<'s> Vm<'_, 's> {
     /// As [`Vm::run_forms`].
     pub fn run_program(&mut self, text: &str, file: &str) -> Result<(), Stopped> {
         let file: Arc<str> = file.into();
-        let (forms, all) = read_all(text, &file)?;
+        let (forms, all) = self.read_all(text, &file)?;
         let own = all.first().is_some_and(|&form| is_import(&forms, form));
         let env = if own {
             self.with_compiler(|compiler| {

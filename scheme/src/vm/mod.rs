@@ -406,8 +406,9 @@ impl<'v, 's> Vm<'v, 's> {
 
     /// The next stretch begins with an error.
     fn raise_later(&mut self, kind: &'static str, message: &str) -> Result<(), Failure> {
+        let message = trap::shortened(message);
         self.settle(register::SCRATCH, |mem, _| {
-            condition_of(mem, kind, message, &[], Value::FALSE)
+            condition_of(mem, kind, &message, &[], Value::FALSE)
         })?;
         self.state.raise(register::SCRATCH);
         Ok(())

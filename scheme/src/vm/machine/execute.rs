@@ -541,6 +541,21 @@ impl<'m> Machine<'m, '_, '_> {
     }
 }
 
+/// Whether a comparison jumps if what it compares are in this order; `None` if the instruction is no comparison.
+pub(super) fn jumps(op: u8, order: Ordering) -> Option<bool> {
+    Some(match op {
+        JUMP_IF_LT | JUMP_IF_LT_INT => order.is_lt(),
+        JUMP_UNLESS_LT | JUMP_UNLESS_LT_INT => !order.is_lt(),
+        JUMP_IF_LE => order.is_le(),
+        JUMP_UNLESS_LE => !order.is_le(),
+        JUMP_IF_GT_INT => order.is_gt(),
+        JUMP_UNLESS_GT_INT => !order.is_gt(),
+        JUMP_IF_NUM_EQ | JUMP_IF_NUM_EQ_INT => order.is_eq(),
+        JUMP_UNLESS_NUM_EQ | JUMP_UNLESS_NUM_EQ_INT => !order.is_eq(),
+        _ => return None,
+    })
+}
+
 pub(super) fn return_word<'m>(pc: usize, delta: usize) -> Value<'m> {
     Value::fixnum((pc << 16 | delta) as i64)
 }

@@ -26,13 +26,15 @@ mod traps;
 pub use enter::multiple;
 pub use traps::trace_text;
 
-use crate::compile::ops::{a, code, op};
+use crate::compile::ops::{a, code, op, signed_c};
 use crate::mem::{Mem, Spare};
 use crate::trap::{Large, Trap};
 use crate::value::{Array, Slot, Value};
 use crate::vm::Outside;
 use crate::world::World;
+use execute::jumps;
 use std::cell::Cell as StdCell;
+use std::cmp::Ordering;
 use traps::{name_of, with_name};
 
 /// Words of the native stack that frames may use.
@@ -53,6 +55,8 @@ pub enum Resume {
     Enter { frame: usize, count: usize, tail: bool },
     /// Deliver what was done outside as the result of the call whose frame begins at `frame`.
     Deliver { frame: usize, tail: bool },
+    /// Go on from the comparison before the next instruction, which was done outside: what it came to is in RESULT.
+    Branch,
     /// Raise an error: the register that holds the error object.
     Raise { register: usize },
 }
@@ -263,6 +267,14 @@ impl<'m> Machine<'m, '_, '_> {
                     return exit;
                 }
             }
+            Resume::Branch => {
+                let order = self.mem.element(self.registers, register::RESULT);
+                let order = order.as_fixnum().expect("a comparison left it").cmp(&0);
+                let instruction = word(self.mem, self.code, self.pc - 1).bits();
+                if jumps(op(instruction), order).expect("it is a comparison") {
+                    self.pc = self.pc.wrapping_add_signed(signed_c(instruction));
+                }
+            }
             Resume::Raise { register } => {
                 let object = self.mem.element(self.registers, register);
                 self.note_trace(stack, object);
@@ -290,7 +302,10 @@ impl<'m> Machine<'m, '_, '_> {
             // The instruction is done again, unless an error takes its place.
             self.pc -= 1;
             let instruction = word(self.mem, self.code, self.pc).bits();
-            let deliver = Resume::Deliver { frame: self.fp + a(instruction), tail: false };
+            let deliver = match jumps(op(instruction), Ordering::Equal) {
+                Some(_) => Resume::Branch,
+                None => Resume::Deliver { frame: self.fp + a(instruction), tail: false },
+            };
             let trap = match name_of(op(instruction)) {
                 Some(name) => with_name(name, trap),
                 None => trap,

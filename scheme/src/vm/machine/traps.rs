@@ -14,7 +14,7 @@ use crate::builtins::control::condition_of;
 use crate::compile::ops::*;
 use crate::mem::Mem;
 use crate::object::{Cell, Condition};
-use crate::trap::{Trap, TrapKind, error_of, named};
+use crate::trap::{Trap, TrapKind, error_of, named, shortened};
 use crate::value::{Array, Value};
 
 impl<'m> Machine<'m, '_, '_> {
@@ -104,10 +104,8 @@ impl<'m> Machine<'m, '_, '_> {
         message: &str,
         irritants: &[Value<'m>],
     ) -> crate::trap::Result<'m> {
-        // The message may be long, as texts of programs are.
-        let message: String = message.chars().take(2000).collect();
         let trace = self.trace(stack, pc)?;
-        condition_of(self.mem, kind, &message, irritants, trace)
+        condition_of(self.mem, kind, &shortened(message), irritants, trace)
     }
 
     /// Notes where an error object comes from that was made outside of the machine. If there is no room it goes without.
