@@ -21,7 +21,8 @@ pub enum Exit {
     Interrupted,
     /// 125, of `kernels gate` only: this commit cannot be judged; `git bisect run` skips it.
     Untestable,
-    /// 128, of `kernels gate` only: bad usage; `git bisect run` ends, and takes no commit for bad.
+    /// 128, of `kernels gate` only: bad usage, or the machine lacks something; `git bisect run` ends, and takes no
+    /// commit for bad.
     EndsBisection,
 }
 

@@ -246,19 +246,36 @@ fn a_gate_skips_what_does_not_boot_and_ends_the_bisection_for_bad_usage() {
         "operations": [{ "name": "UFFDIO_COPY", "cell": "v", "read": 0, "write": 0, "downgraded": 0 }],
     });
     fs::write(&out, set.to_string()).unwrap();
-    let (image, guest, cache) = (place.image(Does::Hang), place.guest(), place.path("cache"));
-    let gate = |expression: &str| {
-        Command::new(env!("CARGO_BIN_EXE_firn"))
-            .args(["kernels", "--cache", &cache, "gate", "--image", &image, "--guest", &guest])
-            .args(["--boot-timeout", "3", "--baseline", &out, "--gate", expression])
-            .output()
-            .unwrap()
+    let (hangs, resets) = (place.image(Does::Hang), place.image(Does::Reset));
+    let (guest, cache) = (place.guest(), place.path("cache"));
+    let good = "census.UFFDIO_COPY.read <= base";
+    let gate = |image: &str, gate: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firn"));
+        command.args(["kernels", "gate", "--image", image, "--guest", &guest, "--gate", gate]);
+        command.args(["--boot-timeout", "3", "--baseline", &out]).args(more);
+        command.env("XDG_CACHE_HOME", &cache);
+        command
     };
-    let skipped = gate("census.UFFDIO_COPY.read <= base");
-    assert_eq!(skipped.status.code(), Some(125), "{}", said(&skipped));
-    assert!(said(&skipped).contains("did not boot in time"));
-    let wrong = gate("census.UFFDIO_COPPY.read <= base");
-    assert_eq!(wrong.status.code(), Some(128), "{}", said(&wrong));
+    let ends = |mut command: Command, code: i32, part: &str| {
+        let output = command.output().unwrap();
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {text}");
+        assert!(text.contains(part), "{command:?}: {text}");
+    };
+    // Of this commit: skipped.
+    ends(gate(&hangs, good, &[]), 125, "did not boot in time");
+    ends(gate(&resets, good, &[]), 125, "the guest ended: without a result");
+    // Of the command or the machine: the bisection ends. No other code below 128 would do.
+    ends(gate(&hangs, "census.UFFDIO_COPPY.read <= base", &[]), 128, "UFFDIO_COPPY");
+    ends(gate(&guest, good, &[]), 128, "no bootable kernel");
+    ends(gate(&hangs, good, &["--bogus"]), 128, "--bogus");
+    ends(gate(&hangs, good, &["-o", "/no/such/folder/x"]), 128, "--out");
+    let mut lost = gate(&hangs, good, &[]);
+    lost.env_remove("XDG_CACHE_HOME").env_remove("HOME");
+    ends(lost, 128, "--cache");
+    let mut without = gate(&hangs, good, &[]);
+    without.env("PATH", "/nonexistent");
+    ends(without, 128, "apt-get install --no-install-recommends qemu-system-x86");
 }
 
 /// The recipes of the documentation.

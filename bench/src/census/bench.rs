@@ -1,4 +1,9 @@
 //! Making an operation again and again, and what its runs agree on.
+//!
+//! **Refusals that pass.** A kernel may refuse what it knows well, because a page is locked or on another
+//! processor's list at that moment: `EAGAIN` says so by its name, and `EBUSY` means it where this is about pages
+//! (`MADV_COLLAPSE` gives both, `UFFDIO_MOVE` too). Such a run is made again from its preparation on, some times.
+//! What a refused attempt took of the lock is in no count: only a run that succeeded is.
 
 use std::collections::HashMap;
 
@@ -14,6 +19,8 @@ pub enum Trouble {
     Absent(String),
     /// This machine is not set up for it, which says nothing about the kernel.
     Skipped(String),
+    /// The kernel refused it for the moment.
+    Refused(Errno),
     /// It, or its preparation, failed.
     Failed(String),
 }
@@ -45,19 +52,31 @@ pub struct Counted {
     pub agree: u32,
     /// Runs.
     pub runs: u32,
+    /// Attempts beside them that were refused for the moment.
+    pub refused: u32,
+}
+
+/// Attempts at one run.
+const TRIES: u32 = 20;
+
+/// Whether an errno may be gone at the next attempt.
+fn passes(errno: Errno) -> bool {
+    matches!(errno, Errno::EAGAIN | Errno::EBUSY)
 }
 
 /// Counts what an operation does, run by run.
 pub struct Bench<'a> {
     counter: &'a LockCounter,
-    runs: u32,
+    /// Runs that [`Bench::repeat`] makes.
+    pub runs: u32,
     seen: Vec<Locks>,
+    refused: u32,
 }
 
 impl<'a> Bench<'a> {
     /// For `runs` runs, with a counter of the calling thread.
     pub fn new(counter: &'a LockCounter, runs: u32) -> Bench<'a> {
-        Bench { counter, runs, seen: Vec::new() }
+        Bench { counter, runs, seen: Vec::new(), refused: 0 }
     }
 
     /// Repeats `round` as often as is wanted, and once more before, uncounted: the first one also pays
@@ -66,9 +85,29 @@ impl<'a> Bench<'a> {
         &mut self,
         mut round: impl FnMut(&mut Bench<'_>) -> Result<(), Trouble>,
     ) -> Result<(), Trouble> {
-        round(self)?;
-        self.seen.clear();
-        (0..self.runs).try_for_each(|_| round(self))
+        let before = self.seen.len();
+        self.succeed(&mut round)?;
+        self.seen.truncate(before);
+        (0..self.runs).try_for_each(|_| self.succeed(&mut round))
+    }
+
+    /// Makes `round` until it is not refused for the moment, but not for ever.
+    fn succeed(
+        &mut self,
+        round: &mut impl FnMut(&mut Bench<'_>) -> Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
+        for _ in 1..TRIES {
+            match round(self) {
+                Err(Trouble::Refused(_)) => self.refused += 1,
+                done => return done,
+            }
+        }
+        round(self).map_err(|trouble| match trouble {
+            Trouble::Refused(errno) => {
+                Trouble::Failed(format!("it was refused with {errno} at each of {TRIES} attempts"))
+            }
+            other => other,
+        })
     }
 
     /// Counts what `operation` does. It may stop counting early, by calling what it is given.
@@ -94,6 +133,7 @@ impl<'a> Bench<'a> {
             Err(errno @ (Errno::EINVAL | Errno::ENOTTY | Errno::ENOSYS | Errno::EOPNOTSUPP)) => {
                 Err(Trouble::Absent(format!("refused with {errno}")))
             }
+            Err(errno) if passes(errno) => Err(Trouble::Refused(errno)),
             Err(errno) => Err(Trouble::Failed(format!("it failed with {errno}"))),
         }
     }
@@ -103,7 +143,9 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// [`Trouble::Failed`] if nothing was counted.
     pub fn answer(&self) -> Result<Counted, Trouble> {
-        most_credible(&self.seen).ok_or_else(|| Trouble::Failed("nothing was counted".to_owned()))
+        let found =
+            most_credible(&self.seen).map(|found| Counted { refused: self.refused, ..found });
+        found.ok_or_else(|| Trouble::Failed("nothing was counted".to_owned()))
     }
 }
 
@@ -121,12 +163,85 @@ fn most_credible(seen: &[Locks]) -> Option<Counted> {
     let least = often.min_by_key(|&(locks, &agree)| (all(locks), std::cmp::Reverse(agree)));
     let most = || counts.iter().max_by_key(|&(locks, n)| (n, std::cmp::Reverse(locks)));
     let (&locks, &agree) = least.or_else(most)?;
-    Some(Counted { locks, agree, runs })
+    Some(Counted { locks, agree, runs, refused: 0 })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use firn_heap::sys::ops::Scratch;
+
+    /// Counts `runs` runs of an operation that takes the lock, and is refused with `errno` afterwards as often as
+    /// `refusals` says of the attempt's number. `None` where the kernel does not tell about its lock.
+    fn refusing(
+        runs: u32,
+        errno: Errno,
+        refusals: impl Fn(u32) -> bool,
+    ) -> Option<Result<Counted, Trouble>> {
+        let counter = match LockCounter::this_thread() {
+            Ok(counter) => counter,
+            Err(why) => {
+                println!("skipped: {why}");
+                return None;
+            }
+        };
+        let mut bench = Bench::new(&counter, runs);
+        let mut attempts = 0;
+        let done = bench.repeat(|bench| {
+            let mut made = None;
+            bench.count(|_| {
+                attempts += 1;
+                made = Some(Scratch::anonymous(4)?);
+                if refusals(attempts) { Err(errno) } else { Ok(()) }
+            })
+        });
+        Some(done.and_then(|()| bench.answer()))
+    }
+
+    #[test]
+    fn passes_add_up_and_one_that_is_disturbed_throughout_does_not_decide() {
+        let Ok(counter) = LockCounter::this_thread().map_err(|why| println!("skipped: {why}"))
+        else {
+            return;
+        };
+        let mut bench = Bench::new(&counter, 5);
+        for disturbed in [false, true, false] {
+            let done = bench.repeat(|bench| {
+                let mut made = Vec::with_capacity(5);
+                bench.count(|_| {
+                    for _ in 0..if disturbed { 5 } else { 1 } {
+                        made.push(Scratch::anonymous(4)?);
+                    }
+                    Ok(())
+                })
+            });
+            done.unwrap();
+        }
+        let found = bench.answer().unwrap();
+        assert_eq!(found.locks, Locks { write: 1, ..Locks::default() });
+        assert_eq!((found.agree, found.runs), (10, 15));
+    }
+
+    #[test]
+    fn a_refusal_for_the_moment_is_asked_again_and_in_no_count() {
+        for errno in [Errno::EAGAIN, Errno::EBUSY] {
+            // Two of three attempts: twice as many refusals as successes, the uncounted run included.
+            let Some(found) = refusing(10, errno, |attempt| attempt % 3 != 0) else { return };
+            let found = found.unwrap();
+            assert_eq!((found.runs, found.refused), (10, 22), "{errno}");
+            assert_eq!(found.locks, Locks { write: 1, ..Locks::default() }, "{errno}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_for_ever_is_told_with_its_errno_and_the_number_of_attempts() {
+        let Some(found) = refusing(10, Errno::EAGAIN, |attempt| attempt > 3) else { return };
+        let Err(Trouble::Failed(why)) = found else { panic!("{found:?}") };
+        assert!(why.contains("EAGAIN") && why.contains(&format!("{TRIES} attempts")), "{why}");
+        // And what is no refusal for the moment is not asked again.
+        let once = refusing(10, Errno::ENOMEM, |attempt| attempt == 3).unwrap();
+        assert_eq!(once, Err(Trouble::Failed(format!("it failed with {}", Errno::ENOMEM))));
+    }
 
     #[test]
     fn disturbances_are_told_from_what_the_operation_does() {

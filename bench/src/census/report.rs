@@ -33,7 +33,7 @@ pub struct Row {
     pub known: Option<&'static str>,
     /// Whether the answer is what is known; `None` without an answer, or without knowledge.
     pub as_known: Option<bool>,
-    /// Why there is no answer.
+    /// Why there is no answer, or how often it had to be asked for again.
     pub note: Option<String>,
 }
 
@@ -57,13 +57,15 @@ impl Row {
             note: None,
         };
         match found {
-            Ok(Counted { locks, agree, runs }) => {
+            Ok(Counted { locks, agree, runs, refused }) => {
                 row.cell = locks.cell();
                 row.read = Some(locks.read);
                 row.write = Some(locks.write);
                 row.downgraded = Some(locks.downgraded);
                 (row.runs, row.agree) = (runs, agree);
                 row.as_known = known.map(|cell| Locks::parse(cell) == Some(locks));
+                row.note = (refused > 0)
+                    .then(|| format!("made again after {refused} refusals for the moment"));
             }
             Err(Trouble::Absent(why)) => {
                 row.cell = "-".to_owned();
@@ -71,6 +73,10 @@ impl Row {
                 row.note = Some(why);
             }
             Err(Trouble::Skipped(why)) => row.note = Some(why),
+            Err(Trouble::Refused(errno)) => {
+                row.as_known = Some(false);
+                row.note = Some(format!("it was refused with {errno}"));
+            }
             Err(Trouble::Failed(why)) => {
                 row.as_known = Some(false);
                 row.note = Some(why);
@@ -168,7 +174,7 @@ mod tests {
     use super::*;
 
     fn counted(read: u64, write: u64, downgraded: u64) -> Result<Counted, Trouble> {
-        Ok(Counted { locks: Locks { read, write, downgraded }, agree: 19, runs: 20 })
+        Ok(Counted { locks: Locks { read, write, downgraded }, agree: 19, runs: 20, refused: 0 })
     }
 
     fn sample() -> Census {
@@ -193,6 +199,16 @@ mod tests {
         let (yes, no) = (Some(true), Some(false));
         assert_eq!(known, [yes, yes, yes, no, yes, None, no]);
         assert!(verdict(&census).contains("2 of 7"));
+    }
+
+    #[test]
+    fn what_had_to_be_asked_for_again_is_an_answer_with_a_note() {
+        let again = counted(3, 1, 0).map(|counted| Counted { refused: 2, ..counted });
+        let row = Row::new("COLLAPSE", again, Some("3R+W"));
+        assert_eq!(row.as_known, Some(true));
+        assert!(row.note.unwrap().contains("2 refusals"));
+        let row = Row::new("COLLAPSE", Err(Trouble::Failed("it failed".into())), Some("3R+W"));
+        assert_eq!(row.as_known, Some(false));
     }
 
     #[test]

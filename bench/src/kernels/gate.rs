@@ -1,8 +1,11 @@
 //! `firn kernels gate`: one kernel against a baseline, with the exit codes of `git bisect run`.
 //!
-//! 0: every gate holds, the commit is good. 1: one was shown not to hold, it is bad. 125: nothing is shown
+//! 0: every gate holds, the commit is good. 1: one was shown not to hold, it is bad. 125: neither is shown
 //! (it does not boot, the command fails, a metric is missing): skip this commit. 128 and above end the
-//! bisection: 128 for bad usage, 130 when the user interrupts.
+//! bisection, since the next commit would fare no better: 128 for bad usage and for what this machine lacks (no
+//! qemu, no static `firn`, no place for the cache, `--out` that cannot be written), 130 when the user interrupts. Every other
+//! code up to 127 would make the commit bad, so no failure ends with one: not a word of the command line that is
+//! not understood ([`is_asked_for`] is for that), nor a panic.
 //!
 //! The baseline is a set of `firn kernels run -o`: its command and its machine are used again, so that the
 //! only difference is the kernel. `base.METRIC` in a gate is the baseline's median.
@@ -14,6 +17,7 @@ use clap::Args;
 use super::cache::Cache;
 use super::matrix::{Matrix, Row};
 use super::options::{ChoiceArgs, check_command};
+use super::program;
 use super::qemu::Accelerator;
 use super::run::{self, Order};
 use super::set::Set;
@@ -63,14 +67,41 @@ pub struct GateArgs {
 /// # Errors
 /// Never with a code that `git bisect run` would take for a bad commit.
 pub fn run(args: &GateArgs, cache: &Cache, print: &dyn Fn(&str)) -> Result<Exit, Failure> {
-    judged(args, cache, print).map_err(for_bisect)
+    let judged = || judged(args, cache, print).map_err(for_bisect);
+    // What went wrong has been said; a panic's own exit code would make the commit bad.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(judged)).unwrap_or_else(|_| {
+        Err(ends_bisection(Failure::missing("gate: firn panicked, which is a fault of its own")))
+    })
+}
+
+/// A failure that the next commit would have, too.
+pub fn ends_bisection(failure: Failure) -> Failure {
+    Failure { exit: Exit::EndsBisection, ..failure }
+}
+
+/// Whether the words of a command line, without the program's name, are meant for the gate: also if they are not all
+/// understood.
+pub fn is_asked_for(words: impl IntoIterator<Item = String>) -> bool {
+    let mut words = words.into_iter();
+    if words.next().as_deref() != Some("kernels") {
+        return false;
+    }
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            // The one option that may stand before the command, with its value.
+            "--cache" => drop(words.next()),
+            option if option.starts_with('-') => {}
+            command => return command == "gate",
+        }
+    }
+    false
 }
 
 /// Exit codes of failures as `git bisect run` understands them: what the user got wrong ends it, what this
 /// commit got wrong skips it.
 fn for_bisect(failure: Failure) -> Failure {
     let exit = match failure.exit {
-        Exit::Usage => Exit::EndsBisection,
+        Exit::Usage | Exit::EndsBisection => Exit::EndsBisection,
         Exit::Interrupted => Exit::Interrupted,
         _ => Exit::Untestable,
     };
@@ -100,6 +131,12 @@ fn judged(args: &GateArgs, cache: &Cache, print: &dyn Fn(&str)) -> Result<Exit, 
     let before = Matrix::of(&only(&baseline, &base), None)?;
     check_names(&gates, &before, args.of.as_deref())?;
     check_evidence(&gates, &before, args.of.as_deref())?;
+    if let Some(out) = &args.out {
+        super::check_writable(out)?;
+    }
+    // What this machine lacks, it lacks for every commit.
+    super::qemu::version().map_err(ends_bisection)?;
+    let guest = program::find(args.guest.as_deref(), &super::tell).map_err(ends_bisection)?;
     let kernels = args.choice.obtain(cache, &super::tell)?;
     let [_] = &kernels[..] else {
         return Err(Failure::usage(
@@ -112,7 +149,7 @@ fn judged(args: &GateArgs, cache: &Cache, print: &dyn Fn(&str)) -> Result<Exit, 
         runs,
         command: conditions.command.clone(),
         program: None,
-        guest: args.guest.clone(),
+        guest: Some(guest),
         accelerator: Some(machine.accelerator),
         machine,
         boot_timeout: args.boot_timeout.map(std::time::Duration::from_secs),
@@ -134,7 +171,7 @@ fn judged(args: &GateArgs, cache: &Cache, print: &dyn Fn(&str)) -> Result<Exit, 
     for line in lines {
         print(&(line + "\n"));
     }
-    if exit == Exit::Untestable {
+    if exit != Exit::Done {
         for boot in &set.boots {
             if boot.boot.outcome.code() != Some(0) {
                 print(&format!("{} run {}: {}\n", boot.kernel, boot.run, boot.boot.outcome.text()));
@@ -236,13 +273,16 @@ fn verdict(
                     show(left),
                     show(right)
                 ));
-                if !holds && exit == Exit::Done {
+                if !holds {
+                    // Bad, whatever the gates that cannot be judged would say.
                     exit = Exit::GateFailed;
                 }
             }
             Verdict::NotMeasured { metric, .. } => {
                 lines.push(format!("{}: not judged: {metric} was not measured", gate.text()));
-                exit = Exit::Untestable;
+                if exit == Exit::Done {
+                    exit = Exit::Untestable;
+                }
             }
         }
     }
@@ -255,10 +295,15 @@ mod tests {
     use super::*;
 
     fn judge(expression: &str) -> (Vec<String>, Exit) {
+        judge_all(&[expression])
+    }
+
+    fn judge_all(expressions: &[&str]) -> (Vec<String>, Exit) {
         let set = numbers();
         let before = Matrix::of(&only(&set, "6.1.0-50"), None).unwrap();
         let after = Matrix::of(&only(&set, "6.12.107+deb13"), None).unwrap();
-        verdict(&[Gate::parse(expression).unwrap()], &before, &after, None)
+        let gates: Vec<_> = expressions.iter().map(|text| Gate::parse(text).unwrap()).collect();
+        verdict(&gates, &before, &after, None)
     }
 
     #[test]
@@ -271,10 +316,39 @@ mod tests {
     }
 
     #[test]
-    fn failures_never_look_like_a_bad_commit() {
-        for (failure, code) in
-            [(Failure::usage("x"), 128), (Failure::missing("x"), 125), (Failure::gate("x"), 125)]
+    fn one_gate_that_fails_is_enough_and_all_must_be_judged_to_hold() {
+        let (holds, fails, unknown) =
+            ("locks.read < 0.5*base", "locks.read > base", "locks.write < 3");
+        for order in [[holds, fails, unknown], [unknown, fails, holds]] {
+            assert_eq!(judge_all(&order).1, Exit::GateFailed);
+        }
+        for order in [[holds, unknown], [unknown, holds]] {
+            assert_eq!(judge_all(&order).1, Exit::Untestable);
+        }
+    }
+
+    #[test]
+    fn a_command_line_for_the_gate_is_told_from_others() {
+        let asked = |line: &str| is_asked_for(line.split(' ').map(str::to_owned));
+        for line in ["kernels gate --bogus", "kernels --cache gate gate", "kernels --cache=x gate"]
         {
+            assert!(asked(line), "{line}");
+        }
+        for line in
+            ["kernels run --out gate", "kernels --cache gate list", "census gate", "kernels"]
+        {
+            assert!(!asked(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn failures_never_look_like_a_bad_commit() {
+        for (failure, code) in [
+            (Failure::usage("x"), 128),
+            (ends_bisection(Failure::missing("x")), 128),
+            (Failure::missing("x"), 125),
+            (Failure::gate("x"), 125),
+        ] {
             assert_eq!(for_bisect(failure).exit.code(), code);
         }
     }

@@ -50,7 +50,10 @@ use crate::stress::page::Page;
 /// Exit code 2 for bad usage, 3 if the machine lacks something, 1 if what was downloaded is not what the
 /// archive signed.
 pub fn run(args: &KernelsArgs, print: impl Fn(&str)) -> Result<Exit, Failure> {
-    let cache = Cache::open(args.cache.as_deref())?;
+    let cache = Cache::open(args.cache.as_deref()).map_err(|failure| match args.what {
+        What::Gate(_) => gate::ends_bisection(failure),
+        _ => failure,
+    })?;
     match &args.what {
         What::List(args) => list(args, &cache, &print),
         What::Fetch(args) => fetch(args, &cache, &print),

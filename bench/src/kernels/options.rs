@@ -47,7 +47,8 @@ pub enum What {
 
 const GATE_HELP: &str = "\
 Exit codes: 0 every gate holds; 1 one does not; 125 it cannot be told (no boot, no
-report): git bisect skips; 128 bad usage, 130 interrupted: git bisect ends.
+report): git bisect skips; 128 bad usage, or this machine lacks something, 130
+interrupted: git bisect ends.
 
 Example:
   git bisect run sh -c 'make -j8 bzImage || exit 125
