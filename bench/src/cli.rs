@@ -15,7 +15,7 @@ use crate::compare::{self, CompareArgs};
 use crate::doctor::{self, DoctorArgs};
 use crate::exit::{Exit, Failure};
 use crate::kernels::options::KernelsArgs;
-use crate::kernels::{self, guest, qemu};
+use crate::kernels::{self, gate, guest, qemu};
 use crate::micro::{self, MicroArgs};
 use crate::progress::{Progress, Stop};
 use crate::report::{self, ReportArgs};
@@ -114,7 +114,12 @@ pub fn main() -> ExitCode {
             });
         }
         Ok(cli) => dispatch(cli),
-        Err(error) => parse_error(&error),
+        Err(error) => parse_error(&error).map_err(|failure| {
+            match gate::is_asked_for(std::env::args().skip(1)) {
+                true => gate::ends_bisection(failure),
+                false => failure,
+            }
+        }),
     };
     match done {
         Ok(exit) => exit.into(),

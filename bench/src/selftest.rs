@@ -1,7 +1,7 @@
 //! `firn selftest`: the heap's own correctness on the machine, or the kernel, that it runs on.
 //!
 //! The oracle: `graph` with a seed, once under `stw` and once under every other way to compact (back ends,
-//! fault deliveries, installations), with the other axes (workers, batch, dense runs) taken in turn. Every
+//! fault deliveries, installations), with the other axes (workers, batch, dense runs, pages a fault moves) taken in turn. Every
 //! digest must be that of `stw`, which the workload itself compares with a model in native memory. Two
 //! layouts of ranges take part: two ranges registered for ever (`pingpong`) and one that is remapped each
 //! cycle (`art`). What the kernel lacks is left out with a line that says so: MOVE before 6.8.
@@ -50,7 +50,8 @@ pub fn axes(seed: u64) -> String {
     let workers = [1, 2][seed as usize % 2];
     let batch = [1, 7, 64][seed as usize / 2 % 3];
     let dense = [101, 50][seed as usize / 6 % 2];
-    format!("workers={workers},batch={batch},dense={dense}")
+    let around = [16, 1, 5][seed as usize / 12 % 3];
+    format!("workers={workers},batch={batch},dense={dense},fault-around={around}")
 }
 
 /// `firn selftest`.

@@ -1,8 +1,12 @@
 //! What the program writes beside its report, end to end: a run's JSON drawn as a page and as timelines,
 //! compared, and refused when it is broken; and the live view on a real (pseudo) terminal.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
+
+#[path = "support/folder.rs"]
+mod folder;
+use folder::Folder;
 
 fn firn(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_firn")).args(args).output().expect("the program starts")
@@ -16,30 +20,9 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A folder of its own, removed when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("firn-output-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn a_run_is_drawn_traced_compared_and_gated() {
-    let folder = Folder::new("whole");
+    let folder = Folder::new("output-whole");
     let names = [("art", "a.json"), ("pingpong", "b.json")];
     for (backend, name) in names {
         let (json, trace) = (folder.path(name), folder.path(&format!("{name}.pftrace")));

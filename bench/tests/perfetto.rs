@@ -22,27 +22,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-/// A folder of its own, removed when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path =
-            std::env::temp_dir().join(format!("firn-perfetto-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+#[path = "support/browser.rs"]
+mod browser;
+#[path = "support/folder.rs"]
+mod folder;
+use browser::browser;
+use folder::Folder;
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -400,7 +385,7 @@ const STRESS: [&str; 5] = ["stress", "--workload", "frames", "--quick", "--durat
 #[test]
 fn a_stress_run_is_in_perfetto_what_it_is_in_its_report() {
     let Some(processor) = Processor::find() else { return };
-    let folder = Folder::new("stress");
+    let folder = Folder::new("perfetto-stress");
     let Some(document) = record(&folder, &STRESS) else { return };
     let run = &document.runs[0];
     assert!(!run.worst_frames.is_empty() && !run.cycles.is_empty() && !run.spans.frames.is_empty());
@@ -416,7 +401,7 @@ fn runs_of_a_scenario_stay_apart_in_perfetto_and_keep_their_threads() {
     if !traced() {
         return;
     }
-    let folder = Folder::new("scenario");
+    let folder = Folder::new("perfetto-scenario");
     let Some(document) = record(&folder, &["scenario", "gc-frames", "--quick"]) else { return };
     let runs: Vec<&Run> = document.runs.iter().collect();
     assert!(runs.len() > 1);
@@ -433,7 +418,7 @@ fn who_takes_the_lock_from_outside_is_in_perfetto_but_is_no_thread_of_the_proces
     if !traced() {
         return;
     }
-    let folder = Folder::new("outside");
+    let folder = Folder::new("perfetto-outside");
     let looked_at = |child: &mut Child| {
         let path = format!("/proc/{}/smaps", child.id());
         let look = move || {
@@ -458,7 +443,7 @@ fn who_takes_the_lock_from_outside_is_in_perfetto_but_is_no_thread_of_the_proces
 #[test]
 fn files_of_equal_processes_and_times_stay_apart_in_perfetto() {
     let Some(processor) = Processor::find() else { return };
-    let folder = Folder::new("equal");
+    let folder = Folder::new("perfetto-equal");
     let Some(document) = record(&folder, &STRESS) else { return };
     // As guests of two kernels may have them: the same numbers of processes and threads, at the same time.
     let (json, page, trace) =
@@ -479,7 +464,7 @@ fn files_of_equal_processes_and_times_stay_apart_in_perfetto() {
 #[test]
 fn chrome_s_form_has_the_same_slices_in_nanoseconds() {
     let Some(processor) = Processor::find() else { return };
-    let folder = Folder::new("chrome");
+    let folder = Folder::new("perfetto-chrome");
     let Some(document) = record(&folder, &STRESS) else { return };
     let (json, page, trace) =
         (folder.path("run.json"), folder.path("page.html"), folder.path("chrome.json"));
@@ -587,18 +572,6 @@ fn serve(listener: &TcpListener, package: &Path, trace: &[u8]) -> Value {
     }
 }
 
-/// The browser, or a line that says what is missing.
-fn browser() -> Option<PathBuf> {
-    let names = ["chromium", "chromium-browser", "google-chrome", "chrome"];
-    let found = std::env::var_os("PATH").and_then(|paths| {
-        std::env::split_paths(&paths).flat_map(|p| names.map(|n| p.join(n))).find(|p| p.is_file())
-    });
-    if found.is_none() {
-        println!("skipped: no Chromium on PATH (Debian: apt-get install chromium)");
-    }
-    found
-}
-
 /// What Perfetto's page says when it is given this for a trace.
 fn page(browser: &Path, processor: &Processor, folder: &Folder, trace: Vec<u8>) -> Value {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port of this machine");
@@ -631,7 +604,7 @@ fn page(browser: &Path, processor: &Processor, folder: &Folder, trace: Vec<u8>) 
 #[test]
 fn perfetto_s_page_opens_a_trace_without_an_error() {
     let (Some(processor), Some(browser)) = (Processor::find(), browser()) else { return };
-    let folder = Folder::new("page");
+    let folder = Folder::new("perfetto-page");
     let broken = page(&browser, &processor, &folder, b"no trace".to_vec());
     assert_ne!(broken["errors"], json!([]), "the page does not say what fails: {broken}");
     let Some(document) = record(&folder, &STRESS) else { return };

@@ -83,6 +83,18 @@ pub enum PageKind {
     Empty,
 }
 
+impl PageKind {
+    /// Kind of the page `steps` after one of this kind, if the run goes on there: of whole pages, the from-pages are
+    /// neighbours too.
+    pub(crate) fn after(self, steps: isize) -> PageKind {
+        match self {
+            PageKind::Dense(from) => PageKind::Dense(from.wrapping_add_signed(steps)),
+            PageKind::Late(from) => PageKind::Late(from.wrapping_add_signed(steps)),
+            other => other,
+        }
+    }
+}
+
 impl<'a> Builder<'a> {
     fn old_records(&self) -> &'a Records {
         self.space.records_at(self.view.from_records)

@@ -10,17 +10,19 @@
 //! back end at once: it is the memory that the next runs are built in, and that mutators allocate from.
 
 use crate::allocate::READY_WHILE_COMPACTING;
-use crate::backend::{Source, Staging};
+use crate::backend::Staging;
 use crate::build::{Builder, PageKind};
 use crate::config::FaultOutcome;
 use crate::core::{Core, phase};
 use crate::fault::FaultSlot;
-use crate::install::{Installed, low_mask};
+use crate::install::low_mask;
+use crate::publish::Place;
 use firn_heap::pages::{PageState, StateCell};
 use firn_heap::sys::map::{MapError, Reservation};
 use firn_heap::sys::thread::give_way;
+use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What collector threads share in one compaction.
 pub struct CompactShared {
@@ -102,6 +104,12 @@ impl Compactor {
         for index in 0..pages {
             claimed |= (StateCell(core.space.state(first + index)).claim() as u64) << index;
         }
+        if claimed == 0 {
+            return slot.hazard.withdraw();
+        }
+        // No more than that: it would keep others from moving what they own.
+        let (lowest, highest) = (claimed.trailing_zeros(), claimed.ilog2());
+        slot.hazard.announce(first + lowest as usize, (highest - lowest) as usize + 1);
         // SAFETY: called after the flip.
         let builder = unsafe { core.builder() };
         let in_place = core.moves_in_place(&builder);
@@ -114,28 +122,23 @@ impl Compactor {
             let kind = builder.kind(first + index);
             // Whole pages make one run only if their from-pages are neighbours too: between two dense
             // runs whose to-pages are neighbours there may be from-pages without a live word.
-            // Neighbours of the same kind; whole pages only while their from-pages are neighbours too.
-            let expected = |step: usize| match kind {
-                PageKind::Dense(from) => PageKind::Dense(from + step),
-                PageKind::Late(from) => PageKind::Late(from + step),
-                kind => kind,
-            };
-            let same =
-                |i: usize| claimed >> i & 1 != 0 && builder.kind(first + i) == expected(i - index);
+            let expected = |i: usize| kind.after((i - index) as isize);
+            let same = |i: usize| claimed >> i & 1 != 0 && builder.kind(first + i) == expected(i);
             let run = (index..pages).take_while(|&i| same(i)).count();
+            let run = first + index..first + index + run;
+            index += run.len();
             match kind {
                 PageKind::Empty => {
                     // Nobody can refer to it; allocation never entered it and never will.
-                    for page in first + index..first + index + run {
+                    for page in run {
                         StateCell(core.space.state(page)).set_consumed();
                     }
                 }
                 PageKind::Dense(_) | PageKind::Late(_) if in_place => {
-                    self.whole_pages(core, slot, &builder, first + index, run);
+                    self.whole_pages(core, slot, &builder, run);
                 }
-                _ => self.built(core, &builder, first + index, run),
+                _ => self.built(core, &builder, run),
             }
-            index += run;
         }
         slot.hazard.withdraw();
     }
@@ -146,61 +149,24 @@ impl Compactor {
         core: &Core,
         slot: &FaultSlot,
         builder: &Builder<'_>,
-        first: usize,
-        pages: usize,
+        pages: Range<usize>,
     ) {
-        let mut moving = 0u64;
-        for index in 0..pages {
-            let page = first + index;
-            // SAFETY: claimed by this thread under its hazard; addresses are disjoint.
-            unsafe { builder.fix_in_place(page) };
-            let read_by_others = || core.faults.read_by_others(page, slot);
-            moving |= (StateCell(core.space.state(page)).close(read_by_others) as u64) << index;
-        }
-        let mut index = 0;
-        while index < pages {
-            let run = (!(moving >> index)).trailing_zeros() as usize;
-            let run = run.min(pages - index);
-            if run > 0 {
-                // What is refused stays `Moving`; `complete` tries it again.
-                core.move_in_place(first + index, run, &core.counters.by_collector);
-                index += run;
-            } else {
-                self.built(core, builder, first + index, 1);
-                index += 1;
-            }
-        }
+        let moving = core.close_in_place(builder, pages.clone(), slot);
+        // What is refused stays `Moving`; `complete` tries it again.
+        core.move_or_build(pages, moving, &core.counters.by_collector, |page| {
+            self.built(core, builder, page..page + 1);
+        });
     }
 
     /// Builds claimed pages in recycled memory, or in a buffer, and publishes them.
-    fn built(&mut self, core: &Core, builder: &Builder<'_>, first: usize, pages: usize) {
-        let bytes = core.space.geometry.page;
-        let staging = self.stage(core, pages);
-        let source = staging.map_or(self.buffer.base(), |staging| staging.address);
-        for index in 0..pages {
-            let place = source + index * bytes;
-            // SAFETY: the pages are claimed under this thread's hazard; the place is this thread's own.
-            unsafe { builder.build(first + index, place as *mut u64) };
-        }
-        let kind = if staging.is_some() { Source::Staged } else { Source::Buffer };
-        let done = core.backend.publish(&core.space, builder.view, first, source, pages, kind);
-        let done =
-            if staging.is_some() { core.look_again(done, first, pages, source) } else { done };
+    fn built(&mut self, core: &Core, builder: &Builder<'_>, pages: Range<usize>) {
+        let place = match self.stage(core, pages.len()) {
+            Some(staging) => Place::Free(staging),
+            None => Place::Buffer(self.buffer.base()),
+        };
+        // SAFETY: the pages are claimed under this thread's hazard; the place is this thread's own.
         // What the kernel refused stays claimed; `complete` tries it again.
-        for index in (0..pages).filter(|index| done.refused >> index & 1 == 0) {
-            StateCell(core.space.state(first + index)).set_mapped();
-        }
-        // Nobody else can move what this thread has built.
-        let count = done.moved().count_ones() as u64;
-        let copied = done.copied.count_ones() as u64;
-        if let Some(staging) = &staging {
-            core.unstage(staging, done);
-        }
-        let counter = if staging.is_some() { &core.counters.moved } else { &core.counters.copied };
-        // Relaxed: counts.
-        counter.fetch_add(count, Ordering::Relaxed);
-        core.counters.copied.fetch_add(copied, Ordering::Relaxed);
-        core.counters.by_collector.fetch_add(count + copied, Ordering::Relaxed);
+        unsafe { core.build_and_publish(builder, pages, place, &core.counters.by_collector) };
     }
 
     /// `pages` recycled neighbours to build in, if there are any.
@@ -219,65 +185,6 @@ impl Compactor {
         }
         self.staging = core.backend.staging(&core.space);
         self.staging.is_some().then(|| self.stage(core, pages)).flatten()
-    }
-}
-
-impl Core {
-    /// Tells to-pages that somebody else has published from those that this thread has moved from `source` although the
-    /// kernel denies it.
-    pub(crate) fn look_again(
-        &self,
-        done: Installed,
-        first: usize,
-        pages: usize,
-        source: usize,
-    ) -> Installed {
-        let (true, Some(installer)) = (done.present != 0, self.backend.installer()) else {
-            return done;
-        };
-        let unsaid =
-            |index: &usize| !StateCell(self.space.state(first + index)).get().is_published();
-        let doubtful = (0..pages).filter(unsaid).fold(0, |mask, index| mask | 1 << index);
-        installer.look_again(done, source, doubtful)
-    }
-
-    /// Settles the account of recycled pages that were built in and published with the outcome `done`.
-    pub(crate) fn unstage(&self, staging: &Staging, done: Installed) {
-        let gone = done.gone();
-        self.backend.unstage(&self.space, staging, !gone);
-        let moved = gone.count_ones() as usize;
-        self.backend.moved_out(&self.space, staging.pool, staging.address, moved);
-    }
-
-    /// Moves from-pages that hold their final content (state `Moving`). Anyone may. Returns which
-    /// of them the kernel refused: those are not there.
-    pub(crate) fn move_in_place(&self, first: usize, pages: usize, count: &AtomicU64) -> u64 {
-        // SAFETY: called after the flip.
-        let builder = unsafe { self.builder() };
-        let (PageKind::Dense(from) | PageKind::Late(from)) = builder.kind(first) else {
-            unreachable!("only whole from-pages are moved in place")
-        };
-        let source = builder.from_address(from);
-        let done =
-            self.backend.publish(&self.space, builder.view, first, source, pages, Source::InPlace);
-        let done = self.look_again(done, first, pages, source);
-        for index in 0..pages {
-            let cell = StateCell(self.space.state(first + index));
-            // Only who took the page away, or found it gone, knows that nothing is left to recycle; only
-            // who copied it, that something is. Whoever merely finds it present leaves the state to them.
-            if done.gone() >> index & 1 != 0 {
-                cell.set_consumed();
-            } else if done.copied >> index & 1 != 0 {
-                cell.set_mapped();
-            }
-        }
-        let published = done.published.count_ones() as u64;
-        let copied = done.copied.count_ones() as u64;
-        // Relaxed: counts.
-        self.counters.dense.fetch_add(published, Ordering::Relaxed);
-        self.counters.copied.fetch_add(copied, Ordering::Relaxed);
-        count.fetch_add(published + copied, Ordering::Relaxed);
-        done.refused
     }
 }
 

@@ -97,6 +97,8 @@ pub struct Config {
     pub install: Option<InstallKind>,
     /// Most pages installed by one call (1 to 64).
     pub batch: usize,
+    /// Pages that a faulting thread publishes together, where the back end does that (1 to 64).
+    pub fault_around: usize,
     /// Collector threads, the daemon included.
     pub workers: usize,
     /// Pages at least this live, in percent, in long enough runs move without a copy; above 100: never.
@@ -117,6 +119,7 @@ impl Default for Config {
             fault: FaultMode::Sigbus,
             install: None,
             batch: 64,
+            fault_around: 16,
             workers: 1,
             dense_percent: 95,
             verify: false,

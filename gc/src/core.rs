@@ -16,7 +16,7 @@ use crate::mark::{Marker, RootQueue};
 use crate::mutator::Mutator;
 use crate::ready::ReadyChunks;
 use crate::roots::GlobalRoots;
-use crate::safepoint::{Operations, Safepoints, Slot};
+use crate::safepoint::{Entry, Operations, Safepoints, Slot};
 use crate::segments::{Log, Segments};
 use firn_heap::WORD;
 use firn_heap::space::Space;
@@ -221,12 +221,15 @@ impl Core {
             }
         };
         config.workers = config.workers.max(1);
+        config.batch = config.batch.clamp(1, 64);
         let objects = space.geometry.range_bytes() / (SMALLEST_OBJECT * WORD);
         // Large objects, of a page at least, are queued by who marks them.
         let segments = Segments::new(objects + space.geometry.pages, MUTATORS + OTHERS)?;
         let markers = (0..config.workers).map(|_| Mutex::default()).collect();
         let ephemerons = Ephemerons::new(&space)?;
-        let faults = FaultDesk::new(space.geometry.page, config.workers)?;
+        config.fault_around =
+            if backend.builds_around() { config.fault_around.clamp(1, 64) } else { 1 };
+        let faults = FaultDesk::new(space.geometry.page, config.workers, config.fault_around)?;
         let ready = ReadyChunks::new(space.geometry.pages, config.chunk_pages)?;
         let start_at = AtomicUsize::new(space.geometry.pages);
         let in_pause = backend.builds_in_pause().then(|| Compactor::new(space.geometry.page));
@@ -489,13 +492,13 @@ impl Operations for Core {
         }
     }
 
-    fn world(&self, op: Op, mutators: &[Arc<Slot<Mutator>>]) {
+    fn world(&self, op: Op, mutators: &[Entry<Mutator>]) {
         match op {
             Op::StartMark => {
                 self.begin_marking();
-                for slot in mutators {
+                for entry in mutators {
                     // SAFETY: the world is stopped.
-                    let local = unsafe { slot.mutator.local() };
+                    let local = unsafe { entry.mutator().local() };
                     (local.marking, local.weak_reads) = (true, true);
                 }
             }
@@ -512,9 +515,9 @@ impl Operations for Core {
                         self.mark_ended.store(true, Ordering::Relaxed);
                         let weak = self.ephemerons.begin_breaking();
                         self.weak_reads.store(weak, Ordering::Relaxed);
-                        for slot in mutators {
+                        for entry in mutators {
                             // SAFETY: the world is stopped.
-                            let local = unsafe { slot.mutator.local() };
+                            let local = unsafe { entry.mutator().local() };
                             (local.marking, local.weak_reads) = (false, weak);
                         }
                     }
@@ -525,9 +528,9 @@ impl Operations for Core {
                 self.flip();
                 self.weak_reads.store(false, Ordering::Relaxed);
                 let flips = self.flips.fetch_add(1, Ordering::Relaxed) + 1;
-                for slot in mutators {
+                for entry in mutators {
                     // SAFETY: the world is stopped.
-                    let local = unsafe { slot.mutator.local() };
+                    let local = unsafe { entry.mutator().local() };
                     (local.weak_reads, local.flips) = (false, flips);
                 }
             }

@@ -165,6 +165,8 @@ pub enum Event {
         outcome: FaultOutcome,
         /// The to-page.
         page: u32,
+        /// To-pages that the thread has published, those around it included.
+        published: u32,
     },
     /// Faults that found the buffer full.
     FaultsLost {

@@ -2,14 +2,14 @@
 //!
 //! **Rules of the handler.** It allocates nothing, takes no lock, calls no embedder code, and reads only
 //! from-pages and side tables, so it cannot fault again. What it needs is preallocated: a slot (a hazard and
-//! a page-sized buffer), claimed by one compare-and-swap, and room for a record. It never waits for a thread
+//! a page-sized buffer), claimed by one compare-and-swap, and room for a record; a wide buffer for what it builds
+//! together with its page (`around.rs`) it takes only if one is free. It never waits for a thread
 //! that may be descheduled: a page that somebody else has claimed is built a second time after a short spin.
 //! The signals' only process-wide state is the registry below; whatever is not a fault of one of its heaps
 //! goes on to the handler that was there before.
 
-use crate::backend::Source;
-use crate::build::{Builder, PageKind};
-use crate::config::{FaultOutcome, InstallKind};
+use crate::around::Wide;
+use crate::config::FaultOutcome;
 use crate::core::{Core, CoreError, phase};
 use crate::events::Event;
 use firn_heap::pages::{Access, Hazard, StateCell};
@@ -59,16 +59,28 @@ pub struct FaultSlot {
     pub buffer: usize,
 }
 
+/// A fault that has been served.
+struct Fault {
+    begin: u64,
+    end: u64,
+    page: usize,
+    /// Mutator number.
+    thread: u32,
+    outcome: FaultOutcome,
+    /// Pages that the handler published.
+    published: u64,
+}
+
+/// The same, where a handler leaves it.
 #[repr(C)]
 struct Record {
     begin: AtomicU64,
     end: AtomicU64,
     page: AtomicU32,
-    /// Mutator number.
     thread: AtomicU32,
     /// 1 + outcome.
     outcome: AtomicU32,
-    padding: AtomicU32,
+    published: AtomicU32,
 }
 
 // SAFETY: atomic integers only.
@@ -78,6 +90,8 @@ unsafe impl Zeroed for Record {}
 pub struct FaultDesk {
     /// Slots for faulting threads, then one for each collector thread.
     pub slots: Vec<FaultSlot>,
+    /// Room for pages that are built together.
+    pub(crate) wide: Wide,
     records: Table<Record>,
     recorded: AtomicUsize,
     inside: AtomicUsize,
@@ -88,13 +102,23 @@ pub struct FaultDesk {
     _buffers: Reservation,
 }
 
+/// Buffers of `bytes` bytes that the handler does not have to fault in.
+pub(crate) fn populated(
+    bytes: usize,
+    page: usize,
+    name: &'static str,
+) -> Result<Reservation, MapError> {
+    let buffers = Reservation::anonymous(bytes, page, name)?;
+    // SAFETY: touches no contents.
+    let _ = unsafe { advise(buffers.base(), buffers.len(), Advice::PopulateWrite) };
+    Ok(buffers)
+}
+
 impl FaultDesk {
-    /// Slots for faults, and for `workers` collector threads.
-    pub fn new(page: usize, workers: usize) -> Result<FaultDesk, MapError> {
+    /// Slots for faults, and for `workers` collector threads; buffers for `around` pages that are built together.
+    pub fn new(page: usize, workers: usize, around: usize) -> Result<FaultDesk, MapError> {
         let count = SLOTS + workers;
-        let buffers = Reservation::anonymous(count * page, page, "firn fault buffers")?;
-        // SAFETY: touches no contents. The handler should not have to fault its buffer in.
-        let _ = unsafe { advise(buffers.base(), buffers.len(), Advice::PopulateWrite) };
+        let buffers = populated(count * page, page, "firn fault buffers")?;
         let slots = (0..count)
             .map(|index| FaultSlot {
                 busy: AtomicU32::new(0),
@@ -104,6 +128,7 @@ impl FaultDesk {
             .collect();
         Ok(FaultDesk {
             slots,
+            wide: Wide::new(page, around)?,
             records: Table::new(RECORDS, "firn fault records")?,
             recorded: AtomicUsize::new(0),
             inside: AtomicUsize::new(0),
@@ -137,15 +162,16 @@ impl FaultDesk {
         unreachable!("the rounds do not end")
     }
 
-    fn record(&self, begin: u64, end: u64, page: usize, thread: u32, outcome: FaultOutcome) {
+    fn record(&self, fault: Fault) {
         // Relaxed, all: read after the last handler has left (`drain`).
         let index = self.recorded.fetch_add(1, Ordering::Relaxed);
         if let Some(record) = self.records.get(index) {
-            record.begin.store(begin, Ordering::Relaxed);
-            record.end.store(end, Ordering::Relaxed);
-            record.page.store(page as u32, Ordering::Relaxed);
-            record.thread.store(thread, Ordering::Relaxed);
-            record.outcome.store(outcome as u32 + 1, Ordering::Relaxed);
+            record.begin.store(fault.begin, Ordering::Relaxed);
+            record.end.store(fault.end, Ordering::Relaxed);
+            record.page.store(fault.page as u32, Ordering::Relaxed);
+            record.thread.store(fault.thread, Ordering::Relaxed);
+            record.outcome.store(fault.outcome as u32 + 1, Ordering::Relaxed);
+            record.published.store(fault.published as u32, Ordering::Relaxed);
         }
     }
 
@@ -161,6 +187,7 @@ impl FaultDesk {
                 end: record.end.load(Ordering::Relaxed),
                 outcome: FaultOutcome::ALL[outcome],
                 page: record.page.load(Ordering::Relaxed),
+                published: record.published.load(Ordering::Relaxed),
             });
         }
         if recorded > RECORDS {
@@ -251,10 +278,15 @@ impl Core {
         // SAFETY: a compaction is under way.
         unsafe { self.builder() }.prefetch_source(page);
         let slot = self.faults.claim();
-        let outcome = self.ensure(page, slot, &self.counters.by_mutators);
+        let published = AtomicU64::new(0);
+        let outcome = self.ensure(page, slot, &published);
+        let published = published.into_inner();
+        // Relaxed: a count.
+        self.counters.by_mutators.fetch_add(published, Ordering::Relaxed);
         // Release: pairs with the acquire in `claim`.
         slot.busy.store(0, Ordering::Release);
-        self.faults.record(begin, monotonic_ns(), page, thread, outcome);
+        let end = monotonic_ns();
+        self.faults.record(Fault { begin, end, page, thread, outcome, published });
         Served::Page(outcome)
     }
 
@@ -279,7 +311,6 @@ impl Core {
         let access = cell.access();
         // SAFETY: a compaction is under way.
         let builder = unsafe { self.builder() };
-        let view = builder.view;
         match access {
             Access::Published => {
                 slot.hazard.withdraw();
@@ -289,77 +320,27 @@ impl Core {
             Access::Move => {
                 // The content is final in its from-page: nothing of it is read here.
                 slot.hazard.withdraw();
-                if self.move_in_place(page, 1, count) != 0 {
-                    self.give_up_on_endless_refusal(page);
-                    return FaultOutcome::Waited;
-                }
-            }
-            Access::Read
-                if mine
-                    && self.backend.short_of_memory(&self.space)
-                    && self.close_in_place(&builder, page, slot) =>
-            {
-                // The content is final in its from-page now.
-                slot.hazard.withdraw();
-                if self.move_in_place(page, 1, count) != 0 {
+                if self.move_around(&builder, page, count) {
                     self.give_up_on_endless_refusal(page);
                     return FaultOutcome::Waited;
                 }
             }
             Access::Read => {
-                let spare = self.backend.spare_page(&self.space);
-                let (source, kind) = match &spare {
-                    Some(spare) => (spare.address, Source::Staged),
-                    None => (slot.buffer, Source::Buffer),
+                let refused = if mine {
+                    self.build_around(&builder, page, slot, count)
+                } else {
+                    self.build_alone(&builder, page, slot, count)
                 };
-                // SAFETY: a compaction is under way, the hazard covers the page, and the buffer is the
-                // slot's, which this thread holds, or a free page that it has taken.
-                unsafe { builder.build(page, source as *mut u64) };
-                let mut done = self.backend.publish(&self.space, view, page, source, 1, kind);
-                if let Some(spare) = &spare {
-                    done = self.look_again(done, page, 1, source);
-                    self.unstage(spare, done);
-                }
-                if done.refused == 0 {
-                    cell.set_mapped();
-                }
                 slot.hazard.withdraw();
-                if done.refused != 0 {
-                    // Not there: the access faults again, or the collector asks again.
+                if refused {
+                    // The access faults again, or the collector asks again.
                     self.give_up_on_endless_refusal(page);
                     return FaultOutcome::Waited;
-                }
-                if done.moved() | done.copied != 0 {
-                    let moved = spare.is_some() && done.moved() != 0;
-                    let counter = if moved { &self.counters.moved } else { &self.counters.copied };
-                    // Relaxed: counts.
-                    counter.fetch_add(1, Ordering::Relaxed);
-                    count.fetch_add(1, Ordering::Relaxed);
-                } else {
-                    self.wake(page);
                 }
             }
         }
         REPEATED.set((usize::MAX, 0, 0));
         if mine { FaultOutcome::Built } else { FaultOutcome::Helped }
-    }
-
-    /// Makes a from-page that is moved as a whole hold its final content, if nobody is reading it; the page is
-    /// `Moving` then. Otherwise it must be built. A page that is moved needs no other page to be built in: the
-    /// heap grows by nothing. The caller owns the claim and has announced the page in `slot`.
-    fn close_in_place(&self, builder: &Builder<'_>, page: usize, slot: &FaultSlot) -> bool {
-        let whole = matches!(builder.kind(page), PageKind::Dense(_) | PageKind::Late(_));
-        if !whole || !self.moves_in_place(builder) {
-            return false;
-        }
-        // SAFETY: the page is claimed by this thread under its hazard, and addresses are disjoint.
-        unsafe { builder.fix_in_place(page) };
-        StateCell(self.space.state(page)).close(|| self.faults.read_by_others(page, slot))
-    }
-
-    /// Whether whole from-pages may be fixed where they are and moved.
-    pub(crate) fn moves_in_place(&self, builder: &Builder<'_>) -> bool {
-        builder.view.disjoint() && self.backend.install() == Some(InstallKind::Move)
     }
 
     /// In fault-thread mode a thread may sleep in the kernel for a page that somebody else published.
@@ -489,8 +470,7 @@ fn serve_registered(address: usize) -> bool {
             served = match core.serve_fault(address, MUTATOR.get()) {
                 // It was there already: over and over, if this process is a fork, in which the heap is not mapped.
                 Served::Page(FaultOutcome::AlreadyMapped) | Served::Repeat => {
-                    // Relaxed: a count.
-                    !endless(address, core.cycle.load(Ordering::Relaxed))
+                    !core.endless(address)
                 }
                 Served::Page(_) => true,
                 Served::NotMissing => false,
@@ -505,20 +485,21 @@ fn serve_registered(address: usize) -> bool {
     served
 }
 
-/// Whether the same fault or refusal has repeated in this thread and cycle so often that the page will never come.
-fn endless(address: usize, cycle: u64) -> bool {
-    let (last, then, times) = REPEATED.get();
-    let times = if (last, then) == (address, cycle) { times + 1 } else { 0 };
-    REPEATED.set((address, cycle, times));
-    times > 10_000
-}
-
 impl Core {
+    /// Whether the same fault or refusal has repeated in this thread and cycle so often that the page will never come.
+    fn endless(&self, address: usize) -> bool {
+        // Relaxed: a count.
+        let cycle = self.cycle.load(Ordering::Relaxed);
+        let (last, then, times) = REPEATED.get();
+        let times = if (last, then) == (address, cycle) { times + 1 } else { 0 };
+        REPEATED.set((address, cycle, times));
+        times > 10_000
+    }
+
     /// Ends the process if the kernel has refused the same page so often that it always will: without the page
     /// nothing that touches it can go on.
     fn give_up_on_endless_refusal(&self, page: usize) {
-        // Relaxed: a count.
-        if endless(page, self.cycle.load(Ordering::Relaxed)) {
+        if self.endless(page) {
             const TEXT: &[u8] = b"firn: the kernel keeps refusing to install a page of the heap (a range that was unregistered or mapped over? no memory left in the cgroup?); the process cannot go on\n";
             // SAFETY: a valid buffer; write and abort are async-signal-safe.
             unsafe {

@@ -43,6 +43,9 @@ pub const COUNTED: [Errno; 8] = [
 /// How often an operation that found no memory is tried again.
 const MEMORY_ATTEMPTS: u32 = 100;
 
+/// How often a page is tried to be moved, to see whether the kernel can.
+const TRIALS: u32 = 20;
+
 /// Counts of incomplete operations, by operation and error.
 #[derive(Default)]
 pub struct Retries([[AtomicU64; COUNTED.len()]; 2]);
@@ -54,18 +57,14 @@ impl Retries {
         self.0[kind as usize][index].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes all counts that are not zero: (operation, error, count).
-    pub fn take(&self) -> Vec<(InstallKind, Errno, u64)> {
-        let mut taken = Vec::new();
-        for kind in [InstallKind::Move, InstallKind::Copy] {
-            for (index, errno) in COUNTED.into_iter().enumerate() {
-                let count = self.0[kind as usize][index].swap(0, Ordering::Relaxed);
-                if count > 0 {
-                    taken.push((kind, errno, count));
-                }
-            }
-        }
-        taken
+    /// Takes all counts that are not zero: (operation, error, count). Allocates nothing: a cycle does this.
+    pub fn take(&self) -> impl Iterator<Item = (InstallKind, Errno, u64)> + '_ {
+        [InstallKind::Move, InstallKind::Copy].into_iter().flat_map(|kind| {
+            COUNTED.into_iter().zip(&self.0[kind as usize]).filter_map(move |(errno, counter)| {
+                let count = counter.swap(0, Ordering::Relaxed);
+                (count > 0).then_some((kind, errno, count))
+            })
+        })
     }
 }
 
@@ -250,11 +249,26 @@ pub fn move_works(uffd: &Userfaultfd) -> bool {
         return false;
     }
     // SAFETY: a mapped, writable page of our own.
-    unsafe { (from.base() as *mut u64).write_volatile(42) };
-    let outcome = uffd.move_pages(to.base(), from.base(), page, false, false);
+    let write = || unsafe { (from.base() as *mut u64).write_volatile(42) };
+    write();
+    // A page that is locked or being migrated, or shared with a child just forked, says nothing about the kernel.
+    let transient = |errno| matches!(errno, Errno::EAGAIN | Errno::EBUSY | Errno::EINTR);
+    let attempt = |turn| {
+        give_way(turn);
+        let error = uffd.move_pages(to.base(), from.base(), page, false, false).error;
+        if error == Some(Errno::EBUSY) {
+            // It stays shared until it is written again. (After `EAGAIN` it may have been moved.)
+            write();
+        }
+        error
+    };
+    let there = match (0..TRIALS).map(attempt).find(|error| !error.is_some_and(transient)) {
+        Some(None) => true,
+        Some(Some(Errno::EEXIST)) => source_gone(from.base()),
+        _ => false,
+    };
     // SAFETY: read only if the move succeeded, so that the page is present.
-    let moved =
-        outcome.error.is_none() && unsafe { (to.base() as *const u64).read_volatile() } == 42;
+    let moved = there && unsafe { (to.base() as *const u64).read_volatile() } == 42;
     let _ = uffd.unregister(to.base(), page);
     moved
 }

@@ -10,11 +10,14 @@
 //! | [`mod@plan`] | from the live bitmap to new addresses |
 //! | [`build`] | one to-page from its from-pages |
 //! | [`compact`], [`fault`] | building all of them; building those that mutators touch |
+//! | `around` | what a faulting thread builds together with its page |
+//! | `in_place`, `publish` | from-pages that become to-pages as they are; pages that are built elsewhere |
 //! | [`install`], [`backend`] | what to do about each of the kernel's answers; the four back ends |
 //! | [`cycle`], [`workers`] | the driver and its threads |
 //! | [`events`] | what all reports are made of |
 
 mod allocate;
+mod around;
 pub mod backend;
 pub mod build;
 pub mod compact;
@@ -27,10 +30,12 @@ pub mod fault;
 #[doc(hidden)]
 pub mod floor;
 mod guardians;
+mod in_place;
 pub mod install;
 pub mod mark;
 pub mod mutator;
 pub mod plan;
+mod publish;
 mod ready;
 mod roots;
 pub mod safepoint;

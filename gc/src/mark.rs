@@ -45,6 +45,8 @@ const SHARE: usize = 2 * CAPACITY;
 const LOCAL: usize = 32 * CAPACITY;
 /// Work done in the final pause at most, in slots looked at: some tens of microseconds.
 const PAUSE: usize = 512;
+/// In the pause keys of large objects never fill a segment, which would be queued and not looked at.
+const _: () = assert!(PAUSE <= CAPACITY + 1);
 /// What an object costs beside its slots.
 const OBJECT: usize = 4;
 
@@ -61,7 +63,8 @@ pub struct MarkShared {
 pub struct Marker {
     stack: Vec<u64>,
     objects: u64,
-    /// Large objects that have been marked, and whose ephemerons have not been looked up.
+    /// Large objects that have been marked, and whose ephemerons have not been looked up: those of a segment, and as
+    /// many as have come since. More go to segments.
     keys: Vec<u64>,
     /// Ephemerons whose keys are not marked, and that are not in the index.
     pub(crate) found: Chain,
@@ -76,7 +79,7 @@ impl Default for Marker {
         Marker {
             stack: Vec::with_capacity(LOCAL + 1),
             objects: 0,
-            keys: Vec::with_capacity(CAPACITY),
+            keys: Vec::with_capacity(2 * CAPACITY),
             found: Chain::default(),
             guarded: Chain::default(),
             steps: 0,
@@ -211,7 +214,7 @@ impl Marker {
     }
 
     /// Takes a queued segment into the local stack, of which the last addresses may stay with `keys`; returns how
-    /// many there were.
+    /// many there were. There is room in both: the stack is empty, and of keys there are no more than `consider` leaves.
     fn refill<const SHARED: bool, const CHECKED: bool>(
         &mut self,
         core: &Core,
@@ -353,6 +356,9 @@ impl Marker {
             && CHECKED
         {
             // Not looked up here: large objects can be each other's values, as deep as the heap has room for.
+            if self.keys.len() >= CAPACITY {
+                queue_newest(reach.core, &mut self.keys, false);
+            }
             self.keys.push(address);
         }
     }
@@ -361,16 +367,22 @@ impl Marker {
     /// make better shares, but taking them means moving all the others.)
     #[cold]
     fn hand_over(&mut self, core: &Core) {
-        let segment = core.segments.acquire();
-        let keep = self.stack.len() - CAPACITY;
-        // SAFETY: this thread holds the segment, which has `CAPACITY` words, and the stack more.
-        unsafe {
-            let words = core.segments.words(&segment);
-            std::ptr::copy_nonoverlapping(self.stack.as_ptr().add(keep), words, CAPACITY);
-        }
-        self.stack.truncate(keep);
-        core.segments.submit(segment, true);
+        queue_newest(core, &mut self.stack, true);
     }
+}
+
+/// Queues the last addresses of a list, as many as fill a segment; `claimed` as in `Segments::submit`.
+#[cold]
+fn queue_newest(core: &Core, list: &mut Vec<u64>, claimed: bool) {
+    let segment = core.segments.acquire();
+    let keep = list.len() - CAPACITY;
+    // SAFETY: this thread holds the segment, which has `CAPACITY` words, and the list at least as many.
+    unsafe {
+        let words = core.segments.words(&segment);
+        std::ptr::copy_nonoverlapping(list.as_ptr().add(keep), words, CAPACITY);
+    }
+    list.truncate(keep);
+    core.segments.submit(segment, claimed);
 }
 
 #[cold]

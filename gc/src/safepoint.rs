@@ -19,6 +19,9 @@
 //! release; attaching waits for a pause that is under way. All of it is decided under one lock, which the
 //! poll's fast path does not take; `world` runs under the lock, `each` and `after` do not.
 //!
+//! A request allocates nothing: it is made in the middle of a cycle. What has been done for whom stands in the entries
+//! themselves.
+//!
 //! This file is compiled a second time by the loom model in `tests/`, against loom's primitives.
 
 use crate::sync::{AtomicU32, Condvar, Mutex, MutexGuard, Ordering};
@@ -45,7 +48,7 @@ pub trait Operations {
     /// One mutator's part: on its own thread, or on the requester's while the mutator is held.
     fn each(&self, op: Self::Op, mutator: &Self::Mutator);
     /// The part with every mutator stopped. Runs under the safepoint lock.
-    fn world(&self, op: Self::Op, mutators: &[Arc<Slot<Self::Mutator>>]);
+    fn world(&self, op: Self::Op, mutators: &[Entry<Self::Mutator>]);
     /// One mutator's part after the release, before it runs any further.
     fn after(&self, op: Self::Op, mutator: &Self::Mutator);
     /// The clock, in nanoseconds.
@@ -68,13 +71,21 @@ impl<M> Slot<M> {
     }
 }
 
-struct Entry<M> {
+/// An attached mutator, and how far it is with the current request.
+pub struct Entry<M> {
     slot: Arc<Slot<M>>,
     mode: Mode,
-    /// Still has to do `each` for the current request.
+    /// `each` for the current request has not been done.
     due: bool,
-    /// Still has to do `after` for the current request.
+    /// `after` for the current request has not been done.
     after_due: bool,
+}
+
+impl<M> Entry<M> {
+    /// The mutator's own state.
+    pub fn mutator(&self) -> &M {
+        &self.slot.mutator
+    }
 }
 
 struct State<M, Op> {
@@ -226,8 +237,7 @@ impl<O: Operations> Safepoints<O> {
         }
         if O::stops(op) {
             state.times.stopped = ops.now();
-            let slots: Vec<_> = state.entries.iter().map(|entry| entry.slot.clone()).collect();
-            ops.world(op, &slots);
+            ops.world(op, &state.entries);
             for entry in &mut state.entries {
                 entry.after_due = true;
             }
@@ -278,30 +288,31 @@ impl<O: Operations> Safepoints<O> {
         state.times = Times { requested: ops.now(), ..Times::default() };
         state.times.mutators = state.entries.len() as u32;
         state.pending = 1;
-        let mut held = Vec::new();
-        for index in 0..state.entries.len() {
-            let entry = &mut state.entries[index];
+        let mut holds = false;
+        let State { entries, pending, .. } = &mut *state;
+        for entry in entries {
+            entry.due = true;
             if entry.mode == Mode::Running {
-                entry.due = true;
                 // Relaxed: see `polled`.
                 entry.slot.poll.store(1, Ordering::Relaxed);
-                state.pending += 1;
+                *pending += 1;
             } else {
                 entry.mode = Mode::Held;
-                held.push(entry.slot.clone());
+                holds = true;
             }
         }
-        if !held.is_empty() {
-            drop(state);
-            for slot in &held {
+        if holds {
+            let next = |entry: &&mut Entry<_>| entry.mode == Mode::Held && entry.due;
+            while let Some(entry) = state.entries.iter_mut().find(next) {
+                entry.due = false;
+                let slot = entry.slot.clone();
+                drop(state);
                 ops.each(op, &slot.mutator);
+                state = self.lock();
             }
-            state = self.lock();
             // Who comes back now goes on, or waits for the release like everyone: not for this thread.
-            for slot in &held {
-                let index = Self::index(&state, slot);
-                state.entries[index].mode = Mode::Blocked;
-            }
+            let held = state.entries.iter_mut().filter(|entry| entry.mode == Mode::Held);
+            held.for_each(|entry| entry.mode = Mode::Blocked);
             self.resume.notify_all();
         }
         let request = state.completed;
@@ -311,23 +322,18 @@ impl<O: Operations> Safepoints<O> {
         }
         let times = state.times;
         // What is due after a pause to those that were held is done here, unless they have come back: then they do it
-        // themselves, or have done it, and may even be gone.
-        for slot in held.iter().filter(|_| O::stops(op)) {
-            let entries = &mut state.entries;
-            let Some(entry) = entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.slot, slot))
-            else {
-                continue;
-            };
-            if entry.mode == Mode::Blocked && entry.after_due {
-                entry.mode = Mode::Held;
-                drop(state);
-                ops.after(op, &slot.mutator);
-                state = self.lock();
-                let index = Self::index(&state, slot);
-                state.entries[index].after_due = false;
-                state.entries[index].mode = Mode::Blocked;
-                self.resume.notify_all();
-            }
+        // themselves.
+        let next = |entry: &&mut Entry<_>| entry.mode == Mode::Blocked && entry.after_due;
+        while let Some(entry) = state.entries.iter_mut().find(next) {
+            entry.mode = Mode::Held;
+            let slot = entry.slot.clone();
+            drop(state);
+            ops.after(op, &slot.mutator);
+            state = self.lock();
+            let index = Self::index(&state, &slot);
+            state.entries[index].after_due = false;
+            state.entries[index].mode = Mode::Blocked;
+            self.resume.notify_all();
         }
         while O::stops(op) && state.entries.iter().any(|entry| entry.after_due) {
             state = Self::wait(&self.arrived, state);

@@ -6,19 +6,18 @@
 
 use crate::core::Core;
 use crate::mutator::Mutator;
-use crate::safepoint::Slot;
+use crate::safepoint::Entry;
 use firn_heap::WORD;
 use firn_heap::layout::{Header, Slot as SlotKind};
 use std::collections::HashSet;
-use std::sync::Arc;
 
 /// Walks the heap; says what is wrong with the first bad reference. The world must be stopped.
-pub(crate) fn walk(core: &Core, mutators: &[Arc<Slot<Mutator>>]) -> Result<usize, String> {
+pub(crate) fn walk(core: &Core, mutators: &[Entry<Mutator>]) -> Result<usize, String> {
     let mut stack = Vec::new();
     core.each_global_root(|root| stack.push(("a global root", root)));
-    for slot in mutators {
+    for entry in mutators {
         // SAFETY: the world is stopped.
-        let local = unsafe { slot.mutator.local() };
+        let local = unsafe { entry.mutator().local() };
         stack.extend(local.handles.words().iter().map(|word| ("a handle", *word)));
     }
     let mut seen = HashSet::new();

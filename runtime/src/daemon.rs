@@ -214,14 +214,10 @@ impl Daemon {
         }
         // SeqCst: the daemon looks at it when it has received anything.
         self.shared.stopping.store(true, Ordering::SeqCst);
-        // The last handle on a heap may be dropped by a listener on the daemon itself, which must not wait for room in its
-        // own queue: a full one has something for it to receive.
+        // A full queue has something for it to receive, and this may be the daemon itself (a listener there may drop the
+        // last handle), which must not wait for room.
+        let _ = self.tasks.try_send(Task::Stop);
         let here = std::thread::current().id();
-        if threads.iter().any(|thread| thread.thread().id() == here) {
-            let _ = self.tasks.try_send(Task::Stop);
-        } else {
-            let _ = self.tasks.send(Task::Stop);
-        }
         if let Some(installer) = self.shared.core.backend.installer() {
             installer.uffd.interrupt();
         }

@@ -77,6 +77,8 @@ pub struct Options {
     pub install: Option<InstallKind>,
     /// Pages installed by one call at most.
     pub batch: usize,
+    /// Pages that a faulting thread publishes together, with `pingpong` and MOVE.
+    pub fault_around: usize,
     /// Collector threads, the daemon included; 0: a quarter of the processors, at least one.
     pub workers: usize,
     /// Nice value of the daemon and the GC workers; `None`: inherited.
@@ -117,6 +119,7 @@ impl Default for Options {
             fault: FaultMode::Sigbus,
             install: None,
             batch: 64,
+            fault_around: 16,
             workers: 0,
             daemon_nice: None,
             daemon_policy: None,
@@ -188,6 +191,13 @@ pub const OPTIONS: &[OptionSpec] = &[
         "pages installed by one call at most",
         |o, v| number(v, 1, 64).map(|v| o.batch = v as usize),
         |o| o.batch.to_string()
+    ),
+    option!(
+        "fault-around",
+        "1 to 64",
+        "pages that a faulting thread publishes together; pingpong with move",
+        |o, v| number(v, 1, 64).map(|v| o.fault_around = v as usize),
+        |o| o.fault_around.to_string()
     ),
     option!(
         "workers",
@@ -424,6 +434,7 @@ impl Options {
             fault: self.fault,
             install: self.install,
             batch: self.batch,
+            fault_around: self.fault_around,
             workers: workers.max(1),
             dense_percent: self.dense,
             verify: self.verify,

@@ -9,7 +9,7 @@
 
 use loom::cell::UnsafeCell;
 use loom::thread;
-use safepoint::{Operations, Safepoints, Slot, Times};
+use safepoint::{Entry, Operations, Safepoints, Slot, Times};
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -88,9 +88,9 @@ impl Operations for Ops {
         });
     }
 
-    fn world(&self, _: Op, mutators: &[Arc<Slot<State>>]) {
-        for slot in mutators {
-            slot.mutator.change(|done| {
+    fn world(&self, _: Op, mutators: &[Entry<State>]) {
+        for entry in mutators {
+            entry.mutator().change(|done| {
                 done.worlds += 1;
                 assert_eq!(done.worlds, done.each, "the world was stopped without this mutator");
             });

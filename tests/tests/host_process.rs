@@ -8,7 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
+#[path = "support/heap.rs"]
+mod heaps;
 mod support;
+use heaps::heap;
 use support::{in_child, succeeded, text};
 
 const MIB: usize = 1 << 20;
@@ -18,18 +21,6 @@ struct Node {
     next: Field<Node>,
     key: u64,
     pad: [u64; 5],
-}
-
-/// A heap, or `None` and a line that says why, where this machine has no userfaultfd.
-fn heap(options: &str) -> Option<Heap> {
-    match Heap::new(&Options::parse(options).unwrap()) {
-        Ok(heap) => Some(heap),
-        Err(error) if error.is_userfaultfd_refused() => {
-            println!("left out: {options}: {error}");
-            None
-        }
-        Err(error) => panic!("{options}: {error}"),
-    }
 }
 
 /// Every other one of `count` objects stays, in a list; returns the sum of their keys.

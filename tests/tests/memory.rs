@@ -7,28 +7,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+#[path = "support/heap.rs"]
+mod heaps;
 #[allow(dead_code)] // Each test uses a part of it.
 #[path = "support/stream.rs"]
 mod stream;
 mod support;
+use heaps::heap;
 use stream::Stream;
 use support::{in_child, succeeded};
 
 const MIB: usize = 1 << 20;
 /// Longest wait for something that nobody announces.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A heap, or `None` and a line that says why, where this machine has no userfaultfd.
-fn heap(options: &str) -> Option<Heap> {
-    match Heap::new(&Options::parse(options).unwrap()) {
-        Ok(heap) => Some(heap),
-        Err(error) if error.is_userfaultfd_refused() => {
-            println!("left out: {options}: {error}");
-            None
-        }
-        Err(error) => panic!("{options}: {error}"),
-    }
-}
 
 /// Bytes of the heap's ranges that are resident, as the kernel says.
 fn resident(heap: &Heap) -> usize {

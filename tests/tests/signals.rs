@@ -1,14 +1,17 @@
 //! The heap's fault handler among others: faults that are not the heap's reach whoever handled them before,
 //! stale accesses are named, and serving a fault allocates nothing.
 
-use firn::{DataArray, Event, FaultOutcome, Field, Heap, Listener, Options, Trace};
+use firn::{DataArray, Event, FaultOutcome, Field, Heap, Listener, Trace};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+#[path = "support/heap.rs"]
+mod heaps;
 mod support;
+use heaps::heap;
 use support::{in_child, killed_by, succeeded};
 
 thread_local! {
@@ -40,18 +43,6 @@ static ALLOCATOR: Counting = Counting;
 struct Node {
     key: u64,
     next: Field<Node>,
-}
-
-/// A heap, or `None` (and a line that says why) where userfaultfd is refused.
-fn heap(options: &str) -> Option<Heap> {
-    match Heap::new(&Options::parse(options).unwrap()) {
-        Ok(heap) => Some(heap),
-        Err(error) if error.is_userfaultfd_refused() => {
-            println!("left out: {options}: {error}");
-            None
-        }
-        Err(error) => panic!("{options}: {error}"),
-    }
 }
 
 /// Faults of its own that the embedder's handler has served.

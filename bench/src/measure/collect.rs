@@ -465,7 +465,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn fault(thread: u32, begin: u64, end: u64, outcome: FaultOutcome) -> Event {
-        Event::Fault { cycle: 1, thread, begin, end, outcome, page: 0 }
+        Event::Fault { cycle: 1, thread, begin, end, outcome, page: 0, published: 1 }
     }
 
     fn pause(kind: PauseKind, requested: u64, stopped: u64, released: u64) -> Event {

@@ -16,7 +16,8 @@ fn failed(error: OutOfMemory) -> Failure {
     Failure::gate(error.to_string())
 }
 
-/// A page built by a faulting mutator, against a bare SIGBUS with a COPY. Both as accesses timed one by one.
+/// A page built by a faulting mutator, against a bare SIGBUS with a COPY. Both as accesses timed one by one, and the
+/// page alone: what is built around it otherwise would be in the time of an access and of no other.
 pub(super) fn fault(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
     const NAME: &str = "fault_vs_floor";
     // The daemon must not be faster than the mutator, nor disturb it: the least priority, on the same
@@ -25,7 +26,7 @@ pub(super) fn fault(sizes: Sizes) -> Result<Vec<Figure>, Failure> {
     let cpu = before.first().copied().unwrap_or(0);
     let _ = thread::set_affinity(&[cpu]);
     let heap = heap(&format!(
-        "heap={}m,concurrent=false,daemon-policy=idle,daemon-cpus={cpu},dense=101,large-object=64m",
+        "heap={}m,concurrent=false,daemon-policy=idle,daemon-cpus={cpu},dense=101,large-object=64m,fault-around=1",
         sizes.heap_mib
     ))?;
     let mut ours = Vec::new();

@@ -6,6 +6,10 @@ use std::process::Command;
 use super::*;
 use crate::schema::Document;
 
+#[path = "../../tests/support/browser.rs"]
+mod browser;
+use browser::browser;
+
 fn file(label: &str, name: &str, document: Document) -> Labelled {
     Labelled { label: label.into(), results: Results { path: name.into(), document } }
 }
@@ -129,18 +133,6 @@ fn what_cannot_be_read_or_written_is_one_line() {
     only.only = Some("nothing".into());
     assert!(run(&only, |_| {}).unwrap_err().message.contains("--only nothing"));
     std::fs::remove_file(&input).unwrap();
-}
-
-/// The browser, or a line that says what is missing.
-fn browser() -> Option<PathBuf> {
-    let names = ["chromium", "chromium-browser", "google-chrome", "chrome"];
-    let found = std::env::var_os("PATH").and_then(|paths| {
-        std::env::split_paths(&paths).flat_map(|p| names.map(|n| p.join(n))).find(|p| p.is_file())
-    });
-    if found.is_none() {
-        println!("skipped: no Chromium on PATH (Debian: apt-get install chromium)");
-    }
-    found
 }
 
 /// What somebody does with a keyboard and the list of choices, and a mark for each thing that answered.

@@ -154,6 +154,11 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// Whether a faulting thread builds the missing pages around its own, too (`fault-around`). Safe in the fault handler.
+    fn builds_around(&self) -> bool {
+        false
+    }
+
     /// Whether faulting threads had better move pages than copy them: the heap is further beyond its limit than a
     /// compaction may put it. Safe in the fault handler.
     fn short_of_memory(&self, _space: &Space) -> bool {

@@ -376,6 +376,11 @@ impl Backend for PingPong {
         })
     }
 
+    fn builds_around(&self) -> bool {
+        // Without MOVE nothing would stop copies from putting the heap beyond its limit.
+        self.install == InstallKind::Move
+    }
+
     fn short_of_memory(&self, space: &Space) -> bool {
         let limit = space.geometry.limit_pages;
         self.install == InstallKind::Move && space.committed() > limit + limit / BEYOND

@@ -49,7 +49,8 @@ pub fn preserve_errno<R>(f: impl FnOnce() -> R) -> R {
 /// synchronous signal that is blocked, handler or not; programs that wait for signals in one thread (`sigwait`,
 /// `signalfd`) block all of them in the others.
 pub struct Unblocked {
-    blocked: libc::sigset_t,
+    /// Those that were blocked, if any.
+    blocked: Option<libc::sigset_t>,
     /// The mask is the thread's own.
     thread: PhantomData<*mut ()>,
 }
@@ -69,21 +70,23 @@ impl Unblocked {
                 libc::sigaddset(&raw mut wanted, *signal);
             }
             libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const wanted, &raw mut before);
+            let mut any = false;
             for signal in signals {
                 if libc::sigismember(&raw const before, *signal) == 1 {
                     libc::sigaddset(&raw mut blocked, *signal);
+                    any = true;
                 }
             }
-            Unblocked { blocked, thread: PhantomData }
+            Unblocked { blocked: any.then_some(blocked), thread: PhantomData }
         }
     }
 }
 
 impl Drop for Unblocked {
     fn drop(&mut self) {
-        // SAFETY: a set that `new` made.
-        unsafe {
-            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const self.blocked, std::ptr::null_mut());
+        if let Some(blocked) = &self.blocked {
+            // SAFETY: a set that `new` made.
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, blocked, std::ptr::null_mut()) };
         }
     }
 }

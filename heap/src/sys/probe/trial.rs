@@ -52,14 +52,39 @@ pub(super) fn move_pages() -> Fact<()> {
                 .to_owned(),
         );
     }
-    let (from, to) = (page("firn: move trial, from")?, page("firn: move trial, to")?);
-    write(&from, PATTERN);
-    uffd.register_missing(to.base(), to.len()).map_err(|e| format!("register: {e}"))?;
-    let outcome = uffd.move_pages(to.base(), from.base(), to.len(), false, false);
-    match outcome.error {
-        Some(errno) => Err(format!("moving a page failed with {errno}")),
-        None if read(&to) != PATTERN => Err("a moved page has other contents".to_owned()),
-        None => Ok(()),
+    asked_again(TRIES, || {
+        let (from, to) = (page("firn: move trial, from")?, page("firn: move trial, to")?);
+        write(&from, PATTERN);
+        uffd.register_missing(to.base(), to.len()).map_err(|e| format!("register: {e}"))?;
+        let outcome = uffd.move_pages(to.base(), from.base(), to.len(), false, false);
+        Ok(match outcome.error {
+            Some(errno) => Err(errno),
+            None if read(&to) != PATTERN => {
+                return Err("a moved page has other contents".to_owned());
+            }
+            None => Ok(()),
+        })
+    })
+}
+
+/// Attempts at moving a page.
+const TRIES: u32 = 20;
+
+/// Makes `attempt` until the kernel does not refuse it for the moment: a page that is locked or being
+/// migrated (`EAGAIN`), or shared with a child that another thread forks (`EBUSY`), says nothing about what
+/// the kernel can do.
+fn asked_again(tries: u32, mut attempt: impl FnMut() -> Fact<Result<(), Errno>>) -> Fact<()> {
+    let mut left = tries;
+    loop {
+        left -= 1;
+        match attempt()? {
+            Ok(()) => return Ok(()),
+            Err(Errno::EAGAIN | Errno::EBUSY) if left > 0 => {}
+            Err(errno @ (Errno::EAGAIN | Errno::EBUSY)) => {
+                return Err(format!("moving a page was refused with {errno}, {tries} times"));
+            }
+            Err(errno) => return Err(format!("moving a page failed with {errno}")),
+        }
     }
 }
 
@@ -193,4 +218,35 @@ unsafe extern "C" fn install_page(which: c_int, info: *mut siginfo_t, _: *mut c_
     };
     // SAFETY: ends the child without running anything of the parent's.
     unsafe { libc::_exit(code) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_for_the_moment_is_asked_again_but_not_for_ever() {
+        for errno in [Errno::EAGAIN, Errno::EBUSY] {
+            let mut attempts = 0;
+            let third = asked_again(5, || {
+                attempts += 1;
+                Ok(if attempts < 3 { Err(errno) } else { Ok(()) })
+            });
+            assert_eq!((third, attempts), (Ok(()), 3));
+            let mut attempts = 0;
+            let never = asked_again(5, || {
+                attempts += 1;
+                Ok(Err(errno))
+            });
+            let why = never.unwrap_err();
+            assert!(why.contains(&errno.to_string()) && why.contains("5 times"), "{why}");
+            assert_eq!(attempts, 5);
+        }
+        let mut attempts = 0;
+        let other = asked_again(5, || {
+            attempts += 1;
+            Ok(Err(Errno::EINVAL))
+        });
+        assert_eq!((other.unwrap_err().contains("EINVAL"), attempts), (true, 1));
+    }
 }
