@@ -43,6 +43,9 @@ pub const COUNTED: [Errno; 8] = [
 /// How often an operation that found no memory is tried again.
 const MEMORY_ATTEMPTS: u32 = 100;
 
+/// How often fresh pages that were refused are asked for again.
+const REFUSALS: u32 = 8;
+
 /// How often a page is tried to be moved, to see whether the kernel can.
 const TRIALS: u32 = 20;
 
@@ -125,6 +128,25 @@ impl Installer {
     /// Publishes `pages` pages at `dst` with the contents at `src`.
     pub fn copy(&self, dst: usize, src: usize, pages: usize) -> Installed {
         self.run(InstallKind::Copy, dst, src, pages)
+    }
+
+    /// As [`Installer::copy`], for fresh pages: those that are refused are asked for again, so that what the kernel
+    /// refuses for the moment costs no collection.
+    pub fn copy_fresh(&self, dst: usize, src: usize, pages: usize) -> Installed {
+        let mut result = self.copy(dst, src, pages);
+        for turn in 0..REFUSALS {
+            if result.refused == 0 {
+                break;
+            }
+            give_way(turn);
+            for bit in (0..pages).filter(|bit| result.refused >> bit & 1 != 0) {
+                let again = self.copy(dst + bit * self.page, src + bit * self.page, 1);
+                result.published |= again.published << bit;
+                result.present |= again.present << bit;
+            }
+            result.refused &= !(result.published | result.present);
+        }
+        result
     }
 
     /// Moves `pages` pages from `src`, which nobody else can move, to missing ones at `dst`.

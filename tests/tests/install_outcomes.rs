@@ -263,6 +263,46 @@ fn a_page_that_is_refused_once_is_asked_for_again() {
     survives(COPYING, What::Refused(Errno::ENOENT), Op::Copy, 3, Errno::ENOENT);
 }
 
+/// Refuses two of three copies.
+struct Reluctant(AtomicU64);
+
+impl Injector for Reluctant {
+    fn before(&self, op: Op, _: usize, _: usize, _: usize) -> Verdict {
+        // Relaxed: only uniqueness matters.
+        match op {
+            Op::Copy if !self.0.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) => {
+                Verdict::Return(Outcome::failed(Errno::EINVAL))
+            }
+            _ => Verdict::Pass,
+        }
+    }
+}
+
+#[test]
+fn fresh_pages_that_are_refused_for_the_moment_cost_no_collection() {
+    for way in COPYING {
+        let heap = match Heap::new(&Options::parse(&format!("heap=64m,{way}")).unwrap()) {
+            Ok(heap) => heap,
+            Err(error) => {
+                println!("left out: {way}: {error}");
+                continue;
+            }
+        };
+        let injector = Arc::new(Reluctant(AtomicU64::new(1)));
+        heap.core().backend.installer().unwrap().uffd.set_injector(injector.clone());
+        heap.attach(|cx| {
+            for _ in 0..100 {
+                cx.alloc_data::<u8>(5000).unwrap();
+            }
+        });
+        assert_eq!(heap.stats().cycles, 0, "{way}");
+        assert!(
+            way.contains("art") || injector.0.load(Ordering::Relaxed) > 3,
+            "{way}: none asked for"
+        );
+    }
+}
+
 /// Refuses every page from the first collection on.
 struct NoCopy(AtomicU64);
 

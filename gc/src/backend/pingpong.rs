@@ -239,7 +239,7 @@ impl Backend for PingPong {
         let missing = pages - have;
         let ask = missing.min(space.geometry.limit_pages.saturating_sub(space.committed()));
         if ask > 0 && space.commit(ask) {
-            let done = self.installer.copy(dst + have * page, space.zeroes(), ask);
+            let done = self.installer.copy_fresh(dst + have * page, space.zeroes(), ask);
             expect_absent(dst + have * page, page, done.present);
             let copied = done.published.trailing_ones() as usize;
             // What arrived behind a refused page must not stay there, where nobody knows of it.
