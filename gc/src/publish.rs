@@ -40,6 +40,10 @@ impl Core {
         };
         for page in pages.clone() {
             let place = source + (page - pages.start) * bytes;
+            if page + 1 < pages.end {
+                // The processor's own prefetching ends with each page of the from-range.
+                builder.prefetch_source(page + 1);
+            }
             // SAFETY: the caller's promise.
             unsafe { builder.build(page, place as *mut u64) };
         }
@@ -67,6 +71,7 @@ impl Core {
         count.fetch_add(moved + copied, Ordering::Relaxed);
         done.refused
     }
+
     /// Tells to-pages that somebody else has published from those that this thread has moved from `source` although the
     /// kernel denies it.
     pub(crate) fn look_again(
