@@ -23,7 +23,7 @@
 
 use crate::config::InstallKind;
 use firn_heap::sys::Errno;
-use firn_heap::sys::map::{Reservation, resident_page};
+use firn_heap::sys::map::{Reservation, resident_mask, resident_page};
 use firn_heap::sys::thread::give_way;
 use firn_heap::sys::uffd::{Outcome, Userfaultfd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -159,14 +159,17 @@ impl Installer {
     /// reading, so it is only for pages of which nobody says that they are published: a collector thread of low priority
     /// may be descheduled with the lock.
     pub fn look_again(&self, mut done: Installed, src: usize, doubtful: u64) -> Installed {
-        let mut left = done.present & doubtful;
-        while left != 0 {
-            let bit = left.trailing_zeros();
-            left &= left - 1;
-            if source_gone(src + bit as usize * self.page) {
-                done.present &= !(1 << bit);
-                done.arrived |= 1 << bit;
-            }
+        let left = done.present & doubtful;
+        if left == 0 {
+            return done;
+        }
+        // One look for all of them.
+        let first = left.trailing_zeros() as usize;
+        let pages = 64 - left.leading_zeros() as usize - first;
+        if let Ok(there) = resident_mask(src + first * self.page, pages) {
+            let gone = left & !(there << first);
+            done.present &= !gone;
+            done.arrived |= gone;
         }
         done
     }

@@ -1,10 +1,12 @@
 //! Arrays: of references, of tagged words, of plain data; and [`Object`], all that a reference can lead to.
 
+use crate::elements;
 use crate::field::store_word;
 use crate::scope::Scope;
 use crate::{Gc, Tagged, Trace, Value, WordRule};
 use firn_heap::layout::{Header, LayoutId};
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 pub(crate) mod sealed {
@@ -366,17 +368,25 @@ impl<'m, E: Plain> Gc<'m, DataArray<E>> {
         unsafe { E::store(self.at(index), value) };
     }
 
+    /// Where the run of `len` elements from `first` on begins.
+    #[inline]
+    fn run(self, first: usize, len: usize) -> *mut E {
+        assert!(
+            first <= self.len() && len <= self.len() - first,
+            "{len} elements from {first} on are out of bounds of a heap array of {}",
+            self.len()
+        );
+        self.at(first)
+    }
+
     /// Copies elements from `from` on out to `to`: the way to hand heap data to a system call, which would
     /// get `EFAULT` for a page that is not built yet.
     ///
     /// # Panics
     /// If the range is out of bounds.
     pub fn copy_to(self, from: usize, to: &mut [E]) {
-        assert!(from <= self.len() && to.len() <= self.len() - from, "range out of bounds");
-        for (index, place) in to.iter_mut().enumerate() {
-            // SAFETY: elements of the array.
-            *place = unsafe { E::load(self.at(from + index)) };
-        }
+        // SAFETY: elements of the array; the slice is the caller's.
+        unsafe { elements::copy(self.run(from, to.len()), to.as_mut_ptr(), to.len()) };
     }
 
     /// Copies `from` into the elements from `to` on.
@@ -384,10 +394,77 @@ impl<'m, E: Plain> Gc<'m, DataArray<E>> {
     /// # Panics
     /// If the range is out of bounds.
     pub fn copy_from(self, to: usize, from: &[E]) {
-        assert!(to <= self.len() && from.len() <= self.len() - to, "range out of bounds");
-        for (index, value) in from.iter().enumerate() {
-            // SAFETY: elements of the array.
-            unsafe { E::store(self.at(to + index), *value) };
-        }
+        // SAFETY: as above; the slice is only read, and no heap array lies in it.
+        unsafe { elements::copy(from.as_ptr(), self.run(to, from.len()), from.len()) };
+    }
+
+    /// Copies the elements in `range` of another array, or of this one, to those from `to` on. The two may overlap.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let text = cx.alloc_data::<u8>(8)?.get(cx);
+    /// text.copy_from(0, b"snowfall");
+    /// text.copy_array(2, text, 0..4);
+    /// let mut copy = [0; 8];
+    /// text.copy_to(0, &mut copy);
+    /// assert_eq!(&copy, b"snsnowll");
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If a range is out of bounds.
+    pub fn copy_array(self, to: usize, from: Gc<'_, DataArray<E>>, range: Range<usize>) {
+        let len = range.len();
+        // SAFETY: elements of the arrays.
+        unsafe { elements::copy(from.run(range.start, len), self.run(to, len), len) };
+    }
+
+    /// Makes all elements in `range` the same.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let samples = cx.alloc_data::<f64>(1000)?.get(cx);
+    /// samples.fill(10..1000, 1.5);
+    /// assert_eq!((samples.get(9), samples.get(10), samples.get(999)), (0.0, 1.5, 1.5));
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If the range is out of bounds.
+    pub fn fill(self, range: Range<usize>, value: E) {
+        // SAFETY: elements of the array.
+        unsafe { elements::fill(self.run(range.start, range.len()), range.len(), value) };
+    }
+
+    /// Compares two arrays as slices are compared.
+    ///
+    /// ```
+    /// # use firn::*;
+    /// # use std::cmp::Ordering;
+    /// # let heap = Heap::new(&Options::parse("heap=16m")?)?;
+    /// # heap.attach(|cx| {
+    /// let (a, b) = (cx.alloc_data::<u8>(3)?, cx.alloc_data::<u8>(4)?);
+    /// let (a, b) = (a.get(cx), b.get(cx));
+    /// assert_eq!(a.compare(b), Ordering::Less);
+    /// a.set(2, 1);
+    /// assert_eq!(a.compare(b), Ordering::Greater);
+    /// # Ok::<_, OutOfMemory>(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn compare(self, other: Gc<'_, DataArray<E>>) -> std::cmp::Ordering
+    where
+        E: Ord,
+    {
+        let both = self.len().min(other.len());
+        // SAFETY: elements of the arrays.
+        let pair = |index| unsafe { (E::load(self.at(index)), E::load(other.at(index))) };
+        let order = (0..both).map(pair).find_map(|(a, b)| (a != b).then(|| a.cmp(&b)));
+        order.unwrap_or_else(|| self.len().cmp(&other.len()))
     }
 }

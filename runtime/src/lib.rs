@@ -29,6 +29,7 @@ extern crate self as firn;
 
 mod array;
 mod daemon;
+mod elements;
 mod field;
 mod guardian;
 mod heap;

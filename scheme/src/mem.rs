@@ -10,10 +10,12 @@ use crate::value::{Array, Scheme, Value};
 use crate::world::World;
 use firn::{Gc, NoGc, Scope};
 use std::cell::Cell as StdCell;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 /// Arrays with more payload bytes than this are allocated by the machine, between two stretches.
 const LARGE: usize = 32 << 10;
+/// Characters that are converted at a time.
+const PIECE: usize = 256;
 
 /// What a builtin asked for, or had done, before it was interrupted.
 #[derive(Clone, Copy, Debug)]
@@ -249,19 +251,33 @@ impl<'m, 's> Mem<'m, 's> {
 
     /// A string.
     pub fn string(self, text: &str) -> Result<'m> {
-        let len = text.chars().count();
-        let string = self.chars(len)?;
-        for (index, c) in text.chars().enumerate() {
-            string.set(index, c as u32);
+        let string = self.chars(text.chars().count())?;
+        let (mut chars, mut piece, mut at) = (text.chars(), [0; PIECE], 0);
+        while at < string.len() {
+            let count = PIECE.min(string.len() - at);
+            piece.iter_mut().zip(&mut chars).for_each(|(place, c)| *place = c as u32);
+            string.copy_from(at, &piece[..count]);
+            at += count;
         }
         Ok(Value::object(string))
     }
 
     /// The text of a string.
     pub fn text(self, string: Gc<'m, StringObject>) -> String {
-        (0..string.len())
-            .map(|index| char::from_u32(string.get(index)).unwrap_or('\u{fffd}'))
-            .collect()
+        self.text_of(string, 0..string.len())
+    }
+
+    /// The text of a part of a string.
+    pub fn text_of(self, string: Gc<'m, StringObject>, part: Range<usize>) -> String {
+        let mut text = String::with_capacity(part.len());
+        let (mut piece, mut at) = ([0; PIECE], part.start);
+        while at < part.end {
+            let count = PIECE.min(part.end - at);
+            string.copy_to(at, &mut piece[..count]);
+            text.extend(piece[..count].iter().map(|&c| char::from_u32(c).unwrap_or('\u{fffd}')));
+            at += count;
+        }
+        text
     }
 
     /// An ephemeron.

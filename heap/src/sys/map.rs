@@ -391,15 +391,27 @@ pub fn resident_pages(addr: usize, len: usize) -> io::Result<Vec<bool>> {
     Ok(out.into_iter().map(|b| b & 1 != 0).collect())
 }
 
-/// Whether the page at `addr` is in memory, by `mincore`: takes `mmap_lock` for reading. Signal-safe but for `errno`.
+/// Whether the page at `addr` is in memory, as [`resident_mask`].
 ///
 /// # Errors
-/// `ENOMEM` if nothing is mapped there, `EINVAL` if `addr` is not the address of a page.
+/// As there.
 pub fn resident_page(addr: usize) -> Result<bool, Errno> {
-    let mut out = 0u8;
-    // SAFETY: the kernel writes one byte for the one page, which is only looked up.
-    Errno::check(unsafe { libc::mincore(addr as *mut c_void, page_size(), &mut out) })?;
-    Ok(out & 1 != 0)
+    Ok(resident_mask(addr, 1)? != 0)
+}
+
+/// Which of the `pages` pages from `addr` on, at most 64, are in memory: a bit for each, the first the lowest. One
+/// `mincore`, which takes `mmap_lock` for reading. Signal-safe but for `errno`.
+///
+/// # Errors
+/// `ENOMEM` if a part is not mapped, `EINVAL` if `addr` is not the address of a page.
+pub fn resident_mask(addr: usize, pages: usize) -> Result<u64, Errno> {
+    assert!(pages <= 64, "{pages} pages in a mask of 64");
+    let mut out = [0u8; 64];
+    // SAFETY: the kernel writes one byte for each page; the range itself is only looked up.
+    let result =
+        unsafe { libc::mincore(addr as *mut c_void, pages * page_size(), out.as_mut_ptr()) };
+    Errno::check(result)?;
+    Ok(out[..pages].iter().enumerate().fold(0, |mask, (bit, b)| mask | u64::from(b & 1) << bit))
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ fn make_bytevector<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     let fill = args.get(1).map_or(Ok(0), |&fill| args::byte(fill))?;
     let object = mem.bytes(args::size(args[0])?)?;
     if fill != 0 {
-        (0..object.len()).for_each(|index| object.set(index, fill));
+        object.fill(0..object.len(), fill);
     }
     Ok(Value::object(object))
 }
@@ -59,34 +59,45 @@ fn u8_set<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
 }
 
 fn copy<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
-    of_bytes(mem, &bytes_of(mem, args, 0)?)
+    let object = args::bytes(mem, args[0])?;
+    let (start, end) = args::range(args, 1, object.len())?;
+    let result = mem.bytes(end - start)?;
+    result.copy_array(0, object, start..end);
+    Ok(Value::object(result))
 }
 
 fn copy_to<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     let to = args::bytes(mem, args[0])?;
     let (at, _) = args::range(&args[..2], 1, to.len())?;
-    // By way of a copy: the two may be one.
-    let bytes = bytes_of(mem, args, 2)?;
-    if bytes.len() > to.len() - at {
+    let from = args::bytes(mem, args[2])?;
+    let (start, end) = args::range(args, 3, from.len())?;
+    if end - start > to.len() - at {
         return Err(out_of_range("index", args[1]));
     }
-    to.copy_from(at, &bytes);
+    to.copy_array(at, from, start..end);
     Ok(Value::UNSPECIFIED)
 }
 
 fn append<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
-    let mut all = Vec::new();
+    let mut len = 0;
     for &part in args {
-        all.extend(bytes_of(mem, &[part], 0)?);
+        len += args::bytes(mem, part)?.len();
     }
-    of_bytes(mem, &all)
+    let result = mem.bytes(len)?;
+    let mut at = 0;
+    for &part in args {
+        let part = args::bytes(mem, part)?;
+        result.copy_array(at, part, 0..part.len());
+        at += part.len();
+    }
+    Ok(Value::object(result))
 }
 
 fn fill<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     let object = args::bytes(mem, args[0])?;
     let fill = args::byte(args[1])?;
     let (start, end) = args::range(args, 2, object.len())?;
-    (start..end).for_each(|index| object.set(index, fill));
+    object.fill(start..end, fill);
     Ok(Value::UNSPECIFIED)
 }
 
@@ -101,10 +112,7 @@ fn utf8_to_string<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
 fn string_to_utf8<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     let string = args::string(mem, args[0])?;
     let (start, end) = args::range(args, 1, string.len())?;
-    let text: String = (start..end)
-        .map(|index| char::from_u32(string.get(index)).unwrap_or(char::REPLACEMENT_CHARACTER))
-        .collect();
-    of_bytes(mem, text.as_bytes())
+    of_bytes(mem, mem.text_of(string, start..end).as_bytes())
 }
 
 /// The builtins of this file.

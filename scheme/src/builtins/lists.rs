@@ -53,14 +53,14 @@ pub fn equal<'m>(mem: Mem<'m, '_>, a: Value<'m>, b: Value<'m>) -> bool {
             if let (Some(x), Some(y)) =
                 (mem.object::<StringObject>(a), mem.object::<StringObject>(b))
             {
-                if x.len() != y.len() || (0..x.len()).any(|i| x.get(i) != y.get(i)) {
+                if x.len() != y.len() || x.compare(y).is_ne() {
                     return false;
                 }
                 break;
             }
             if let (Some(x), Some(y)) = (mem.object::<BytesObject>(a), mem.object::<BytesObject>(b))
             {
-                if x.len() != y.len() || (0..x.len()).any(|i| x.get(i) != y.get(i)) {
+                if x.len() != y.len() || x.compare(y).is_ne() {
                     return false;
                 }
                 break;

@@ -383,7 +383,7 @@ pub(super) fn put<'m>(mem: Mem<'m, '_>, target: Value<'m>, text: &str) -> Result
     let array = if end + count > room {
         let grown = mem.chars((2 * room).max(end + count).max(32))?;
         if let Some(old) = old {
-            (0..end).for_each(|index| grown.set(index, old.get(index)));
+            grown.copy_array(0, old, 0..end);
         }
         port.text.store(mem.scope(), Some(grown));
         grown
@@ -472,7 +472,7 @@ fn put_bytes<'m>(mem: Mem<'m, '_>, target: Value<'m>, bytes: &[u8]) -> Result<'m
     let array = if end + bytes.len() > room {
         let grown = mem.bytes((2 * room).max(end + bytes.len()).max(64))?;
         if let Some(old) = old {
-            (0..end).for_each(|index| grown.set(index, old.get(index)));
+            grown.copy_array(0, old, 0..end);
         }
         port.bytes.store(mem.scope(), Some(grown));
         grown
@@ -560,7 +560,7 @@ pub const TABLE: &[Builtin] = &[
     Builtin::new("open-input-string", 1, 1, |mem, a| {
         let string = args::string(mem, a[0])?;
         let copy = mem.chars(string.len())?;
-        (0..string.len()).for_each(|index| copy.set(index, string.get(index)));
+        copy.copy_array(0, string, 0..string.len());
         let value = make_port(mem, flag::INPUT | flag::TEXT, 0)?;
         let made = port(mem, value)?;
         made.text.store(mem.scope(), Some(copy));
@@ -571,7 +571,7 @@ pub const TABLE: &[Builtin] = &[
     Builtin::new("open-input-bytevector", 1, 1, |mem, a| {
         let bytes = args::bytes(mem, a[0])?;
         let copy = mem.bytes(bytes.len())?;
-        (0..bytes.len()).for_each(|index| copy.set(index, bytes.get(index)));
+        copy.copy_array(0, bytes, 0..bytes.len());
         let value = make_port(mem, flag::INPUT | flag::BINARY, 0)?;
         let made = port(mem, value)?;
         made.bytes.store(mem.scope(), Some(copy));
@@ -590,7 +590,7 @@ pub const TABLE: &[Builtin] = &[
         let end = port.end.load(Relaxed);
         let made = mem.chars(end)?;
         if let Some(text) = port.text.load(mem.scope()) {
-            (0..end).for_each(|index| made.set(index, text.get(index)));
+            made.copy_array(0, text, 0..end);
         }
         Ok(Value::object(made))
     }),
@@ -603,7 +603,7 @@ pub const TABLE: &[Builtin] = &[
         let end = port.end.load(Relaxed);
         let made = mem.bytes(end)?;
         if let Some(bytes) = port.bytes.load(mem.scope()) {
-            (0..end).for_each(|index| made.set(index, bytes.get(index)));
+            made.copy_array(0, bytes, 0..end);
         }
         Ok(Value::object(made))
     }),
@@ -635,9 +635,7 @@ pub const TABLE: &[Builtin] = &[
     Builtin::new("%write-string", 2, 4, |mem, a| {
         let string = args::string(mem, a[0])?;
         let (start, end) = args::range(a, 2, string.len())?;
-        let text: String =
-            (start..end).map(|i| char::from_u32(string.get(i)).unwrap_or('\u{fffd}')).collect();
-        put(mem, a[1], &text)
+        put(mem, a[1], &mem.text_of(string, start..end))
     }),
     Builtin::new("%write-u8", 2, 2, |mem, a| put_bytes(mem, a[1], &[args::byte(a[0])?])),
     Builtin::new("%write-bytevector", 2, 4, |mem, a| {

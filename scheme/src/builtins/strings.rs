@@ -23,45 +23,23 @@ pub(super) fn room_for_symbols<'m>(mem: Mem<'m, '_>) -> Result<'m, ()> {
     Ok(())
 }
 
-/// A string of the `len` characters that `at` gives.
-fn build<'m>(mem: Mem<'m, '_>, len: usize, at: impl Fn(usize) -> u32) -> Result<'m> {
-    let string = mem.chars(len)?;
-    for index in 0..len {
-        string.set(index, at(index));
-    }
-    Ok(Value::object(string))
-}
-
-/// Copies characters between strings that are not the same, a piece at a time.
-fn copy_chars(
-    from: Gc<'_, StringObject>,
-    start: usize,
-    to: Gc<'_, StringObject>,
-    at: usize,
-    len: usize,
-) {
-    let mut piece = [0; 256];
-    let mut done = 0;
-    while done < len {
-        let count = (len - done).min(piece.len());
-        from.copy_to(start + done, &mut piece[..count]);
-        to.copy_from(at + done, &piece[..count]);
-        done += count;
-    }
-}
-
 fn string_p<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     Ok(Value::boolean(mem.object::<StringObject>(args[0]).is_some()))
 }
 
 fn make_string<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     let fill = args.get(1).map_or(Ok(' '), |&fill| args::char(fill))?;
-    build(mem, args::size(args[0])?, |_| fill as u32)
+    let string = mem.chars(args::size(args[0])?)?;
+    string.fill(0..string.len(), fill as u32);
+    Ok(Value::object(string))
 }
 
 fn string<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
-    let chars: Vec<char> = args.iter().map(|&c| args::char(c)).collect::<Result<'m, _>>()?;
-    build(mem, chars.len(), |index| chars[index] as u32)
+    let code = |&value: &Value<'m>| args::char(value).map(|c| c as u32);
+    let chars: Vec<u32> = args.iter().map(code).collect::<Result<'m, _>>()?;
+    let string = mem.chars(chars.len())?;
+    string.copy_from(0, &chars);
+    Ok(Value::object(string))
 }
 
 fn string_length<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
@@ -86,23 +64,12 @@ fn string_set<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     Ok(Value::UNSPECIFIED)
 }
 
-/// Order by scalar values.
-fn order(a: Gc<'_, StringObject>, b: Gc<'_, StringObject>) -> Ordering {
-    for index in 0..a.len().min(b.len()) {
-        match a.get(index).cmp(&b.get(index)) {
-            Ordering::Equal => {}
-            other => return other,
-        }
-    }
-    a.len().cmp(&b.len())
-}
-
 fn compare<'m>(mem: Mem<'m, '_>, args: &[Value<'m>], holds: fn(Ordering) -> bool) -> Result<'m> {
     let mut all = true;
     let mut last = args::string(mem, args[0])?;
     for &next in &args[1..] {
         let next = args::string(mem, next)?;
-        all &= holds(order(last, next));
+        all &= holds(last.compare(next));
         last = next;
     }
     Ok(Value::boolean(all))
@@ -148,7 +115,7 @@ fn string_copy<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     let string = args::string(mem, args[0])?;
     let (start, end) = args::range(args, 1, string.len())?;
     let result = mem.chars(end - start)?;
-    copy_chars(string, start, result, 0, end - start);
+    result.copy_array(0, string, start..end);
     Ok(Value::object(result))
 }
 
@@ -161,7 +128,7 @@ fn string_append<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     let mut at = 0;
     for &part in args {
         let part = args::string(mem, part)?;
-        copy_chars(part, 0, result, at, part.len());
+        result.copy_array(at, part, 0..part.len());
         at += part.len();
     }
     Ok(Value::object(result))
@@ -199,10 +166,7 @@ fn string_copy_to<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     if end - start > to.len() - at {
         return Err(crate::trap::out_of_range("index", args[1]));
     }
-    // By way of a copy: the two may be one.
-    let mut chars = vec![0; end - start];
-    from.copy_to(start, &mut chars);
-    to.copy_from(at, &chars);
+    to.copy_array(at, from, start..end);
     Ok(Value::UNSPECIFIED)
 }
 
@@ -210,7 +174,7 @@ fn string_fill<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     let string = args::string(mem, args[0])?;
     let fill = args::char(args[1])?;
     let (start, end) = args::range(args, 2, string.len())?;
-    (start..end).for_each(|index| string.set(index, fill as u32));
+    string.fill(start..end, fill as u32);
     Ok(Value::UNSPECIFIED)
 }
 

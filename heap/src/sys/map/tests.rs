@@ -22,6 +22,8 @@ fn a_range_is_aligned_exactly_as_long_and_zero() {
         word(range.end() - 8).write_volatile(1);
     }
     assert_eq!(resident_pages(range.base(), range.len()).unwrap(), [false, false, true]);
+    assert_eq!(resident_mask(range.base(), 3), Ok(0b100));
+    assert_eq!(resident_mask(range.base() + 2 * page, 1), Ok(1));
 }
 
 #[test]
