@@ -229,10 +229,17 @@ pub(super) fn table(out: &mut String, table: &Table) {
         out,
         "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{caption}\"><table><caption>{caption}</caption>\n<thead><tr>"
     );
-    for head in &table.heads {
+    // A column with a sentence in it is a column of text.
+    let is_text = |column: usize| {
+        table.rows.iter().any(|row| row.get(column).is_some_and(|cell| cell.chars().count() > 40))
+    };
+    let class: Vec<&str> = (0..table.heads.len())
+        .map(|column| if column > 0 && is_text(column) { " class=\"long\"" } else { "" })
+        .collect();
+    for (head, class) in table.heads.iter().zip(&class) {
         let _ = match head.is_empty() {
             true => write!(out, "<td></td>"),
-            false => write!(out, "<th scope=\"col\">{}</th>", escape(head)),
+            false => write!(out, "<th scope=\"col\"{class}>{}</th>", escape(head)),
         };
     }
     *out += "</tr></thead>\n<tbody>\n";
@@ -243,8 +250,7 @@ pub(super) fn table(out: &mut String, table: &Table) {
             let _ = match i {
                 // Names of metrics may break behind their dots.
                 0 => write!(out, "<th scope=\"row\">{}</th>", cell.replace('.', ".<wbr>")),
-                _ if cell.chars().count() > 40 => write!(out, "<td class=\"long\">{cell}</td>"),
-                _ => write!(out, "<td>{cell}</td>"),
+                _ => write!(out, "<td{}>{cell}</td>", class.get(i).unwrap_or(&"")),
             };
         }
         *out += "</tr>\n";
