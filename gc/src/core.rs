@@ -22,6 +22,7 @@ use firn_heap::WORD;
 use firn_heap::space::Space;
 use firn_heap::sys::Errno;
 use firn_heap::sys::map::MapError;
+use firn_heap::sys::probe::moves_a_page;
 use firn_heap::sys::thread::{gettid, monotonic_ns};
 use firn_heap::sys::uffd::{OpenError, Userfaultfd};
 use std::cell::UnsafeCell;
@@ -200,7 +201,7 @@ impl Core {
                     InstallKind::Move
                 };
                 let mut install = config.install.unwrap_or(default);
-                if install == InstallKind::Move && !crate::install::move_works(&uffd) {
+                if install == InstallKind::Move && moves_a_page(&uffd).is_err() {
                     if config.install == Some(InstallKind::Move) {
                         return Err(CoreError::Unsupported(
                             "install=move: this kernel has no working UFFDIO_MOVE (it came with Linux 6.8); use install=copy".into(),

@@ -23,7 +23,7 @@
 
 use crate::config::InstallKind;
 use firn_heap::sys::Errno;
-use firn_heap::sys::map::{Reservation, resident_mask, resident_page};
+use firn_heap::sys::map::{resident_mask, resident_page};
 use firn_heap::sys::thread::give_way;
 use firn_heap::sys::uffd::{Outcome, Userfaultfd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,9 +45,6 @@ const MEMORY_ATTEMPTS: u32 = 100;
 
 /// How often fresh pages that were refused are asked for again.
 const REFUSALS: u32 = 8;
-
-/// How often a page is tried to be moved, to see whether the kernel can.
-const TRIALS: u32 = 20;
 
 /// Counts of incomplete operations, by operation and error.
 #[derive(Default)]
@@ -263,37 +260,4 @@ impl Installer {
 /// Whether the page that was to be moved from `address` is there no more.
 fn source_gone(address: usize) -> bool {
     resident_page(address) == Ok(false)
-}
-
-/// Whether `UFFDIO_MOVE` really moves a page: tried on two throw-away pages.
-pub fn move_works(uffd: &Userfaultfd) -> bool {
-    let page = firn_heap::sys::page_size();
-    let reserve = || Reservation::anonymous(page, page, "firn probe");
-    let (Ok(from), Ok(to)) = (reserve(), reserve()) else { return false };
-    if uffd.register_missing(to.base(), page).is_err() {
-        return false;
-    }
-    // SAFETY: a mapped, writable page of our own.
-    let write = || unsafe { (from.base() as *mut u64).write_volatile(42) };
-    write();
-    // A page that is locked or being migrated, or shared with a child just forked, says nothing about the kernel.
-    let transient = |errno| matches!(errno, Errno::EAGAIN | Errno::EBUSY | Errno::EINTR);
-    let attempt = |turn| {
-        give_way(turn);
-        let error = uffd.move_pages(to.base(), from.base(), page, false, false).error;
-        if error == Some(Errno::EBUSY) {
-            // It stays shared until it is written again. (After `EAGAIN` it may have been moved.)
-            write();
-        }
-        error
-    };
-    let there = match (0..TRIALS).map(attempt).find(|error| !error.is_some_and(transient)) {
-        Some(None) => true,
-        Some(Some(Errno::EEXIST)) => source_gone(from.base()),
-        _ => false,
-    };
-    // SAFETY: read only if the move succeeded, so that the page is present.
-    let moved = there && unsafe { (to.base() as *const u64).read_volatile() } == 42;
-    let _ = uffd.unregister(to.base(), page);
-    moved
 }

@@ -3,10 +3,11 @@
 
 use firn_gc::backend::{Backend, FlipPlan, PingPong};
 use firn_gc::config::InstallKind;
-use firn_gc::install::{Installer, move_works};
+use firn_gc::install::Installer;
 use firn_heap::pool::RUN;
 use firn_heap::space::Space;
 use firn_heap::sys::map::resident_pages;
+use firn_heap::sys::probe::moves_a_page;
 use firn_heap::sys::uffd::{Injector, Op, Outcome, Userfaultfd, Verdict};
 use firn_heap::sys::{Errno, page_size};
 use std::sync::Arc;
@@ -59,7 +60,7 @@ fn fixture() -> Option<Fixture> {
 /// With a page of the parking range that refuses to be filled at start-up, if there is to be one.
 fn fixture_with(refused: Option<usize>) -> Option<Fixture> {
     let uffd = match Userfaultfd::open(true) {
-        Ok(uffd) if move_works(&uffd) => uffd,
+        Ok(uffd) if moves_a_page(&uffd).is_ok() => uffd,
         Ok(_) => {
             println!("left out: this kernel has no UFFDIO_MOVE");
             return None;

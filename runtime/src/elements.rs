@@ -11,7 +11,8 @@
 
 use crate::Plain;
 
-/// Elements from which on the string instructions are faster than the loop.
+/// Elements from which on the string instructions are faster than the loop. With 32 bits each, in the caches: 24 take 5.6 ns in
+/// the loop and 5.3 so, 48 10.7 and 5.3, 1,024 232 and 49 (AMD EPYC); processors without fast short strings take longer to begin.
 #[cfg(target_arch = "x86_64")]
 const LONG: usize = 48;
 
@@ -64,27 +65,29 @@ mod x86 {
     use crate::Plain;
     use std::arch::asm;
 
+    /// A string instruction, in its form for elements of `E`.
+    macro_rules! for_elements {
+        ($instruction:literal, $($operand:tt)*) => {
+            match size_of::<E>() {
+                1 => asm!(concat!($instruction, "b"), $($operand)*),
+                2 => asm!(concat!($instruction, "w"), $($operand)*),
+                4 => asm!(concat!($instruction, "l"), $($operand)*),
+                _ => asm!(concat!($instruction, "q"), $($operand)*),
+            }
+        };
+    }
+
     /// # Safety
     /// As [`super::copy`], upwards.
     #[inline(always)]
     pub(super) unsafe fn copy<E: Plain>(from: *const E, to: *mut E, count: usize) {
-        macro_rules! move_all {
-            ($instruction:literal) => {
-                // SAFETY: the caller's promise.
-                unsafe {
-                    asm!(
-                        $instruction,
-                        inout("rcx") count => _, inout("rsi") from => _, inout("rdi") to => _,
-                        options(att_syntax, nostack, preserves_flags)
-                    )
-                }
-            };
-        }
-        match size_of::<E>() {
-            1 => move_all!("rep movsb"),
-            2 => move_all!("rep movsw"),
-            4 => move_all!("rep movsl"),
-            _ => move_all!("rep movsq"),
+        // SAFETY: the caller's promise.
+        unsafe {
+            for_elements!(
+                "rep movs",
+                inout("rcx") count => _, inout("rsi") from => _, inout("rdi") to => _,
+                options(att_syntax, nostack, preserves_flags)
+            )
         }
     }
 
@@ -95,23 +98,13 @@ mod x86 {
         let mut bits = 0u64;
         // SAFETY: an element has at most eight bytes; this processor is little-endian.
         unsafe { (&raw mut bits).cast::<E>().write(value) };
-        macro_rules! store_all {
-            ($instruction:literal) => {
-                // SAFETY: the caller's promise.
-                unsafe {
-                    asm!(
-                        $instruction,
-                        inout("rcx") count => _, inout("rdi") to => _, in("rax") bits,
-                        options(att_syntax, nostack, preserves_flags)
-                    )
-                }
-            };
-        }
-        match size_of::<E>() {
-            1 => store_all!("rep stosb"),
-            2 => store_all!("rep stosw"),
-            4 => store_all!("rep stosl"),
-            _ => store_all!("rep stosq"),
+        // SAFETY: the caller's promise.
+        unsafe {
+            for_elements!(
+                "rep stos",
+                inout("rcx") count => _, inout("rdi") to => _, in("rax") bits,
+                options(att_syntax, nostack, preserves_flags)
+            )
         }
     }
 }

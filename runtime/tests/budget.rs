@@ -85,12 +85,9 @@ fn compaction_exceeds_the_maximum_by_a_part_of_what_is_live_and_until_the_cycle_
                 over as f64 / MIB as f64,
                 SIZE / MIB
             );
-            // Where pages are copied, threads may touch every page before the collector, which may get no processor,
-            // has built one: then all that is in use is there twice. Where MOVE is there, `pingpong` stops copying
-            // before that.
-            let copies = way.contains("art") || way.contains("copy");
-            let most = if copies { SIZE } else { SIZE / 5 * 4 / 4 * 3 };
-            assert!(over <= most, "{way}, {words:?}: {over} bytes over, at most {most}");
+            // At worst threads touch every page before the collector has built one: all that is live is there
+            // twice then. What is seen is less than half of that.
+            assert!(over <= SIZE / 5 * 4 / 4 * 3, "{way}, {words:?}: {over} bytes over");
         }
     }
 }

@@ -274,7 +274,7 @@ impl<'m, 's> Mem<'m, 's> {
         while at < part.end {
             let count = PIECE.min(part.end - at);
             string.copy_to(at, &mut piece[..count]);
-            text.extend(piece[..count].iter().map(|&c| char::from_u32(c).unwrap_or('\u{fffd}')));
+            text.extend(piece[..count].iter().map(|&c| character(c)));
             at += count;
         }
         text

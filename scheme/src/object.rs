@@ -18,6 +18,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 /// A string.
 pub type StringObject = DataArray<u32>;
+
+/// What an element of a string is. (Strings hold characters only.)
+#[inline(always)]
+pub fn character(element: u32) -> char {
+    char::from_u32(element).unwrap_or(char::REPLACEMENT_CHARACTER)
+}
+
 /// A bytevector.
 pub type BytesObject = DataArray<u8>;
 /// A bignum: sign word, magnitude.

@@ -399,7 +399,7 @@ fn atom<'m>(
         let name = symbol.name();
         if mode == Mode::Display { out.push_str(&name) } else { write_symbol(out, &name) }
     } else if let Some(text) = mem.object::<StringObject>(value) {
-        let chars = (0..text.len()).map(|i| char::from_u32(text.get(i)).unwrap_or('\u{fffd}'));
+        let chars = (0..text.len()).map(|i| character(text.get(i)));
         if mode == Mode::Display { out.extend(chars) } else { write_text(out, chars) }
     } else if let Some(bytes) = mem.object::<BytesObject>(value) {
         out.push_str("#u8(");

@@ -8,6 +8,7 @@
 //! share every page of the process and so make it unmovable until rewritten.
 
 mod trial;
+pub use trial::moves_a_page;
 
 use std::{
     ffi::CStr,

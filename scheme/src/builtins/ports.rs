@@ -125,7 +125,7 @@ fn take_chars<'m>(
         let end = port.end.load(Relaxed);
         let mut at = port.position.load(Relaxed);
         while at < end {
-            let c = char::from_u32(text.get(at)).unwrap_or('\u{fffd}');
+            let c = character(text.get(at));
             let (take, go_on) = wanted(c);
             if take {
                 taken.push(c);
@@ -188,7 +188,7 @@ fn next_char<'m>(mem: Mem<'m, '_>, value: Value<'m>, take: bool) -> Result<'m> {
         if take {
             port.position.store(at + 1, Relaxed);
         }
-        return Ok(Value::char(char::from_u32(text.get(at)).unwrap_or('\u{fffd}')));
+        return Ok(Value::char(character(text.get(at))));
     }
     let mut guard = stream(mem, port)?;
     if let Some(failure) = guard.take_failure() {

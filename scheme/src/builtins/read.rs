@@ -15,6 +15,7 @@ use super::strings::room_for_symbols;
 use crate::mem::Mem;
 use crate::numbers::large::{Stopped, Watch};
 use crate::numbers::text::SHORT_TEXT;
+use crate::object::character;
 use crate::syntax::reader::{PIECE, ReadError, Reader, Source, Unread};
 use crate::syntax::{Forms, Id};
 use crate::trap::{Result, Trap, TrapKind, error_of, named};
@@ -103,10 +104,6 @@ fn look_at_once(begins: usize, next: Next<'_>) -> Looked {
 
 fn byte_text(bytes: &[u8], ended: bool) -> impl FnMut(usize) -> Option<(char, usize)> {
     move |at| if at < bytes.len() { decode(&bytes[at..], ended) } else { None }
-}
-
-fn character(code: u32) -> char {
-    char::from_u32(code).unwrap_or('\u{fffd}')
 }
 
 /// What is wrong, and where, if the text begins after so many lines and so many characters of the last one.
@@ -266,7 +263,8 @@ fn held(vm: &mut Vm<'_, '_>, most: usize) -> std::result::Result<Held, Failure> 
         let text = port.text.load(mem.scope()).expect("a string port has text");
         let (begins, ends) = (port.position.load(Relaxed), port.end.load(Relaxed));
         let end = ends.min(begins + most);
-        let codes = (begins..end).map(|at| text.get(at)).collect();
+        let mut codes = vec![0; end.saturating_sub(begins)];
+        text.copy_to(begins, &mut codes);
         held = Some(Held::Chars { begins, codes, is_all: end == ends });
         Ok(Value::FALSE)
     })?;

@@ -5,7 +5,7 @@
 use super::chars::foldcase_text;
 use super::{Builtin, args};
 use crate::mem::Mem;
-use crate::object::StringObject;
+use crate::object::{StringObject, character};
 use crate::symbol::Symbol;
 use crate::trap::Result;
 use crate::value::Value;
@@ -52,9 +52,8 @@ fn string_ref<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {
     Ok(char_at(string, index))
 }
 
-/// Strings hold characters only.
 fn char_at<'m>(string: Gc<'m, StringObject>, index: usize) -> Value<'m> {
-    Value::char(char::from_u32(string.get(index)).unwrap_or(char::REPLACEMENT_CHARACTER))
+    Value::char(character(string.get(index)))
 }
 
 fn string_set<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> Result<'m> {

@@ -8,7 +8,7 @@ use std::thread;
 use firn_heap::sys::ops::Scratch;
 use firn_heap::sys::{Reservation, page_size};
 
-use super::super::analysis::Thread;
+use super::super::analysis::{Kept, Thread};
 use super::super::counter::LockCounter;
 use super::*;
 
@@ -101,16 +101,23 @@ fn a_long_hold_is_kept_with_who_held_the_lock_and_who_waited_for_it() {
     let span = held.span;
     assert!(span.released - span.acquired >= 1_000_000, "{held:?}");
     assert!(start <= span.start && span.released <= end, "{held:?}");
-    // A writer that came meanwhile waited, and knows whom for. (Other tests' threads hold this process's lock, too.)
+    // A writer that came meanwhile waited, and knows whom for. The longest comes first; other tests' threads hold this
+    // process's lock, too.
     let waits = analysis.kept.iter().filter(|k| k.span.tid == waiter && k.span.write);
-    let holders: Vec<_> = waits
-        .flat_map(|k| &analysis.holders[k.holders.0 as usize..][..k.holders.1 as usize])
-        .collect();
-    let longest = holders.iter().filter(|h| h.tid == unmapper).max_by_key(|h| h.held);
-    let longest = longest.unwrap_or_else(|| panic!("nobody waited for it: {holders:?}"));
-    assert!(longest.held >= 1_000_000, "{longest:?}");
+    let holders =
+        |wait: &Kept| &analysis.holders[wait.holders.0 as usize..][..wait.holders.1 as usize];
+    let its = |wait: &Kept| holders(wait).iter().position(|h| h.tid == unmapper);
+    let known = waits.filter_map(|wait| its(wait).map(|place| (wait, place)));
+    let (wait, place) =
+        known.max_by_key(|&(wait, place)| holders(wait)[place].held).expect("nobody waited for it");
+    let (before, its) = (&holders(wait)[..place], holders(wait)[place]);
+    assert!(
+        its.held >= 1_000_000 && its.held <= wait.span.acquired - wait.span.start,
+        "{its:?} {wait:?}"
+    );
+    assert!(before.iter().all(|h| h.held >= its.held && h.tid != waiter), "{its:?} {before:?}");
     if recording.calls_known {
-        assert_eq!(longest.operation, "munmap");
+        assert_eq!(its.operation, "munmap");
     }
     if recording.contention_known {
         assert!(stats.usage.values().any(|u| u.contended >= 1), "{stats:?}");

@@ -19,7 +19,10 @@ use std::{
 use libc::{c_int, c_void, siginfo_t};
 
 use super::Fact;
-use crate::sys::{Advice, Errno, Reservation, Userfaultfd, map, page_size, signal, uffd::Features};
+use crate::sys::{
+    Advice, Errno, Reservation, Userfaultfd, map, page_size, signal, thread::give_way,
+    uffd::Features,
+};
 
 /// What the trials write and expect to find again.
 const PATTERN: u64 = 0x5EED_F19A_5EED_F19A;
@@ -52,6 +55,14 @@ pub(super) fn move_pages() -> Fact<()> {
                 .to_owned(),
         );
     }
+    moves_a_page(&uffd)
+}
+
+/// Tries whether `UFFDIO_MOVE` really moves a page, by this descriptor, on throw-away pages.
+///
+/// # Errors
+/// What went wrong. No refusal for the moment is taken for one for ever.
+pub fn moves_a_page(uffd: &Userfaultfd) -> Fact<()> {
     asked_again(TRIES, || {
         let (from, to) = (page("firn: move trial, from")?, page("firn: move trial, to")?);
         write(&from, PATTERN);
@@ -70,22 +81,25 @@ pub(super) fn move_pages() -> Fact<()> {
 /// Attempts at moving a page.
 const TRIES: u32 = 20;
 
-/// Makes `attempt` until the kernel does not refuse it for the moment: a page that is locked or being
-/// migrated (`EAGAIN`), or shared with a child that another thread forks (`EBUSY`), says nothing about what
-/// the kernel can do.
+/// Makes `attempt`, on fresh pages, until the kernel does not refuse it for the moment: a page that is locked or being
+/// migrated (`EAGAIN`; or `EEXIST`, where it has been moved at the second try), or shared with a child that another
+/// thread forks (`EBUSY`), or a signal (`EINTR`) says nothing about what the kernel can do.
 fn asked_again(tries: u32, mut attempt: impl FnMut() -> Fact<Result<(), Errno>>) -> Fact<()> {
-    let mut left = tries;
-    loop {
-        left -= 1;
+    let passes =
+        |errno| matches!(errno, Errno::EAGAIN | Errno::EEXIST | Errno::EBUSY | Errno::EINTR);
+    for turn in 1.. {
         match attempt()? {
-            Ok(()) => return Ok(()),
-            Err(Errno::EAGAIN | Errno::EBUSY) if left > 0 => {}
-            Err(errno @ (Errno::EAGAIN | Errno::EBUSY)) => {
+            Ok(()) => break,
+            Err(errno) if !passes(errno) => {
+                return Err(format!("moving a page failed with {errno}"));
+            }
+            Err(errno) if turn == tries => {
                 return Err(format!("moving a page was refused with {errno}, {tries} times"));
             }
-            Err(errno) => return Err(format!("moving a page failed with {errno}")),
+            Err(_) => give_way(turn),
         }
     }
+    Ok(())
 }
 
 /// Moves a page by `mremap(MREMAP_DONTUNMAP)`.
@@ -226,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_refusal_for_the_moment_is_asked_again_but_not_for_ever() {
-        for errno in [Errno::EAGAIN, Errno::EBUSY] {
+        for errno in [Errno::EAGAIN, Errno::EEXIST, Errno::EBUSY, Errno::EINTR] {
             let mut attempts = 0;
             let third = asked_again(5, || {
                 attempts += 1;

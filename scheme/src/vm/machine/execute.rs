@@ -16,7 +16,7 @@ use super::{Code, Exit, Flow, Machine, STACK, Stack, WINDOW, code_of, word as wo
 use crate::compile::ops::*;
 use crate::mem::Mem;
 use crate::numbers;
-use crate::object::{Cell, StringObject};
+use crate::object::{Cell, StringObject, character};
 use crate::trap::{error, out_of_range, wrong_type};
 use crate::value::Value;
 
@@ -527,9 +527,7 @@ impl<'m> Machine<'m, '_, '_> {
                     };
                     match index.as_fixnum() {
                         Some(at) if (at as usize) < text.len() => {
-                            r!(a(word)) = Value::char(
-                                char::from_u32(text.get(at as usize)).unwrap_or('\u{fffd}'),
-                            );
+                            r!(a(word)) = Value::char(character(text.get(at as usize)));
                         }
                         Some(_) => trap!(out_of_range("string index", index)),
                         None => trap!(wrong_type("an index", index)),
