@@ -83,8 +83,9 @@ impl Core {
         // priority must not hold while it is descheduled.
         let over = self.space.committed().saturating_sub(limit);
         let spare = self.space.free_pages().saturating_sub(RESERVE);
+        let spare = spare + self.space.large.free_pages();
         if over.min(spare) > 0 {
-            self.backend.release(&self.space, over.min(spare).min(RUN));
+            self.give_up(over.min(spare).min(RUN));
         }
         let room = limit.saturating_sub(self.in_use());
         let pages = pages.min(64).min(room);
@@ -107,7 +108,7 @@ impl Core {
             if supplied > 0 {
                 break supplied;
             }
-            if !self.dissolve_ready() {
+            if !self.dissolve_ready() && self.give_up_large(RUN) == 0 {
                 self.space.ungrab(first, pages);
                 return None;
             }
@@ -151,11 +152,25 @@ impl Core {
     pub fn release(&self, pages: usize) {
         let mut left = pages;
         loop {
-            left -= self.backend.release(&self.space, left).min(left);
+            left -= self.give_up(left).min(left);
             if left == 0 || !self.dissolve_ready() {
                 return;
             }
         }
+    }
+
+    /// Gives up to `pages` free pages back to the kernel, those of large objects first: compaction has no use for them.
+    /// Returns how many.
+    pub fn give_up(&self, pages: usize) -> usize {
+        let given_up = self.give_up_large(pages);
+        given_up + self.backend.release(&self.space, pages - given_up)
+    }
+
+    /// As [`Core::give_up`], of the large-object space only.
+    pub(crate) fn give_up_large(&self, pages: usize) -> usize {
+        let given_up = self.space.large.release(pages);
+        self.space.uncommit(given_up);
+        given_up
     }
 
     /// Makes free pages of a withdrawn or ready chunk; false if there is none. Any thread that may allocate can.
@@ -206,7 +221,8 @@ impl Core {
     /// Pages in use, as the start threshold counts them: handed out in the current range since the last
     /// cycle and what that cycle left, and large objects.
     pub fn in_use(&self) -> usize {
-        self.space.committed().saturating_sub(self.space.free_pages() + self.ready.unused())
+        let free = self.space.free_pages() + self.space.large.free_pages() + self.ready.unused();
+        self.space.committed().saturating_sub(free)
     }
 
     /// A token for [`Core::wait_for_memory`], to be taken before the attempt that failed.
@@ -248,7 +264,7 @@ impl Core {
             let ask = (pages - have).min(64);
             let got = self.backend.populate(&self.space, first + have, ask);
             have += got;
-            if got == 0 && !self.dissolve_ready() {
+            if got == 0 && !self.dissolve_ready() && self.give_up_large(ask) == 0 {
                 // Not enough after all: what there is becomes free pages of the range.
                 for done in (0..have).step_by(RUN) {
                     let pages = RUN.min(have - done);
@@ -272,21 +288,20 @@ impl Core {
 
     /// Allocates a large object of `words` words that holds no references.
     pub fn allocate_large(&self, header: Header, words: usize) -> Option<usize> {
-        let pages = self.space.large.pages_for(words);
-        while !self.space.commit(pages) {
-            // Free pages of the moving ranges count too: give them up first.
-            if self.backend.release(&self.space, pages) == 0 && !self.dissolve_ready() {
+        let large = &self.space.large;
+        let pages = large.pages_for(words);
+        let stretch = large.take(pages)?;
+        while !self.space.commit(stretch.unmapped()) {
+            // Free pages elsewhere count too: give them up first.
+            if self.give_up(stretch.unmapped()) == 0 && !self.dissolve_ready() {
+                large.put_back(stretch);
                 return None;
             }
         }
         // Relaxed: set before the handshake that starts marking; a mutator has seen that.
         let marked = self.large_born_marked.load(Ordering::Relaxed);
-        let address = self.space.large.allocate(pages, header, marked);
-        if address.is_none() {
-            self.space.uncommit(pages);
-        } else {
-            self.took(pages);
-        }
-        address
+        let address = large.place(stretch, header, marked);
+        self.took(pages);
+        Some(address)
     }
 }

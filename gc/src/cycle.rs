@@ -204,7 +204,6 @@ impl Collector {
             // Before the sweep, which takes marks away.
             let broken = self.break_ephemerons();
             let (freed, live) = core.space.large.sweep(&core.space.layouts);
-            core.space.uncommit(freed);
             if freed > 0 {
                 core.memory_freed();
             }
@@ -213,6 +212,10 @@ impl Collector {
             let dense = if cause == Cause::LastResort { 101 } else { core.config.dense_percent };
             let plan = plan(&core.space, core.late_page(), dense);
             core.planned_pages.store(plan.marked_pages, Ordering::Relaxed);
+            // What compaction copies has room in the free pages of the moving ranges and in what is left of the budget.
+            let space = &core.space;
+            let room = space.geometry.limit_pages + space.free_pages();
+            core.give_up_large((space.committed() + plan.marked_pages).saturating_sub(room));
             core.backend.prepare(&core.space);
             (plan.live_words, live, broken)
         })

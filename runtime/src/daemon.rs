@@ -264,7 +264,7 @@ fn apply(core: &Core, decision: crate::policy::Decision, options: &Options, rele
     core.start_at.store((decision.start_at / page).max(1), Ordering::Relaxed);
     if release && options.trim {
         let over = core.space.committed().saturating_sub(decision.keep.div_ceil(page));
-        core.backend.release(&core.space, over);
+        core.give_up(over);
     }
 }
 

@@ -51,7 +51,7 @@ impl Listener for Audit {
         let committed = space.committed();
         // Ready chunks belong to nobody and are in no pool.
         let ready = committed - space.free_pages() - core.in_use();
-        let large = summary.large_live_bytes / page;
+        let large = summary.large_live_bytes / page + space.large.free_pages();
         let text = format!(
             "present and free: current {current:?}, other {other:?}, parking {parking:?}; entered {entered}, ready \
              {ready}, large {large}, committed {committed}, cycle {}",
