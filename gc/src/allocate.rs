@@ -4,7 +4,8 @@
 //! comes from those made ready ahead ([`crate::ready`]), or from free pages, which the mutator then moves to
 //! their place itself, or fresh from the kernel while the budget lasts. Otherwise allocation fails here, and
 //! the runtime climbs its ladder. Nothing here takes a lock that a collector thread could hold while it is
-//! descheduled, except the trigger's, once in a cycle.
+//! descheduled, except the trigger's, once in a cycle, and that of the large-object space, when memory is short and dead
+//! large objects have left some, or a large object is made.
 
 use crate::core::Core;
 use crate::mutator::Mutator;
@@ -82,10 +83,9 @@ impl Core {
         // first. Mutators see to it, a run at a time: it takes `mmap_lock`, which a collector thread of low
         // priority must not hold while it is descheduled.
         let over = self.space.committed().saturating_sub(limit);
-        let spare = self.space.free_pages().saturating_sub(RESERVE);
-        let spare = spare + self.space.large.free_pages();
-        if over.min(spare) > 0 {
-            self.give_up(over.min(spare).min(RUN));
+        if over > 0 && self.give_up_large(over.min(RUN)) == 0 {
+            let spare = self.space.free_pages().saturating_sub(RESERVE);
+            self.backend.release(&self.space, over.min(spare).min(RUN));
         }
         let room = limit.saturating_sub(self.in_use());
         let pages = pages.min(64).min(room);
@@ -168,8 +168,15 @@ impl Core {
 
     /// As [`Core::give_up`], of the large-object space only.
     pub(crate) fn give_up_large(&self, pages: usize) -> usize {
-        let given_up = self.space.large.release(pages);
-        self.space.uncommit(given_up);
+        let mut given_up = 0;
+        while given_up < pages {
+            let done = self.space.large.release(pages - given_up);
+            if done == 0 {
+                break;
+            }
+            self.space.uncommit(done);
+            given_up += done;
+        }
         given_up
     }
 
@@ -292,8 +299,10 @@ impl Core {
         let pages = large.pages_for(words);
         let stretch = large.take(pages)?;
         while !self.space.commit(stretch.unmapped()) {
-            // Free pages elsewhere count too: give them up first.
-            if self.give_up(stretch.unmapped()) == 0 && !self.dissolve_ready() {
+            // Free pages elsewhere count too: give them up first. (The budget may be exceeded already.)
+            let wanted = self.space.committed() + stretch.unmapped();
+            let over = wanted.saturating_sub(self.space.geometry.limit_pages);
+            if self.give_up(over.max(RUN)) == 0 && !self.dissolve_ready() {
                 large.put_back(stretch);
                 return None;
             }

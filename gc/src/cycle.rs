@@ -203,7 +203,8 @@ impl Collector {
         self.phase(cycle, Phase::Plan, || {
             // Before the sweep, which takes marks away.
             let broken = self.break_ephemerons();
-            let (freed, live) = core.space.large.sweep(&core.space.layouts);
+            let returned = |pages| core.space.uncommit(pages);
+            let (freed, live) = core.space.large.sweep(&core.space.layouts, returned);
             if freed > 0 {
                 core.memory_freed();
             }
@@ -215,7 +216,8 @@ impl Collector {
             // What compaction copies has room in the free pages of the moving ranges and in what is left of the budget.
             let space = &core.space;
             let room = space.geometry.limit_pages + space.free_pages();
-            core.give_up_large((space.committed() + plan.marked_pages).saturating_sub(room));
+            let copies = plan.marked_pages + space.top().saturating_sub(core.late_page());
+            core.give_up_large((space.committed() + copies).saturating_sub(room));
             core.backend.prepare(&core.space);
             (plan.live_words, live, broken)
         })

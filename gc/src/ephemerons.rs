@@ -504,7 +504,7 @@ mod tests {
         // What a reader has loaded that gets no processor until the key is gone and its place taken.
         let loaded = place.load(Ordering::Acquire);
         collector.mark_for_measurement();
-        core.space.large.sweep(&core.space.layouts);
+        core.space.large.sweep(&core.space.layouts, |pages| core.space.uncommit(pages));
         assert_eq!(core.allocate_large(header, words), Some(key as usize));
         assert!(core.space.large.is_marked(key as usize), "born with a mark");
         core.safepoints.unblock(&*core, &slot);

@@ -11,7 +11,9 @@
 //! **Pages of dead objects stay mapped**: a page fault and the kernel's clearing of a page take several times as long as
 //! clearing it here, just before it is written. They count as free memory, as those in the moving ranges' pools do,
 //! and are given up where those are: [`LargeSpace::release`]. After a sweep the search begins at the start of the
-//! space again, so that they are used before pages that have no memory; what is given up comes from the end.
+//! space again, so that they are used before pages that have no memory; what is given up comes from the end. *Long*
+//! objects are no part of this: clearing them would hold up a thread that is on its way to a safepoint. The sweep gives
+//! their pages back, and they are made of pages without memory as long as there are enough neighbours of these.
 
 use crate::WORD;
 use crate::layout::{Header, LayoutTable};
@@ -33,9 +35,24 @@ const MAPPED: u8 = 3;
 /// As `REST`, for an object that is being made: to be cleared.
 const STALE: u8 = 4;
 
-/// The longest object, in bytes, whose pages are cleared here: a millisecond at most. For longer ones the kernel does it,
-/// page by page, when they are touched, so that a thread on its way to a safepoint is not held up.
+/// The longest object, in bytes, that is not long: clearing it takes a millisecond at most.
 const CLEARED: usize = 4 << 20;
+
+/// Most pages that are given up by one system call, some 0.4 ms of work: what is given up is neither free nor anybody's
+/// meanwhile.
+const AT_ONCE: usize = 512;
+
+/// Where to look for free pages.
+struct Search {
+    /// For an object.
+    hint: usize,
+    /// For pages with memory: there are none from here on. (Or there are, while a sweep is under way.)
+    mapped_end: usize,
+}
+
+fn is_free(kind: u8) -> bool {
+    matches!(kind, FREE | MAPPED)
+}
 
 /// The large-object space.
 pub struct LargeSpace {
@@ -43,7 +60,7 @@ pub struct LargeSpace {
     kinds: Table<AtomicU8>,
     marks: Table<AtomicU8>,
     page: usize,
-    search: Mutex<usize>,
+    search: Mutex<Search>,
     top: AtomicUsize,
     /// Pages that are `MAPPED`.
     mapped: AtomicUsize,
@@ -76,7 +93,7 @@ impl LargeSpace {
             kinds: Table::new(geometry.pages, "firn large kinds")?,
             marks: Table::new(geometry.pages, "firn large marks")?,
             page: geometry.page,
-            search: Mutex::new(0),
+            search: Mutex::new(Search { hint: 0, mapped_end: 0 }),
             top: AtomicUsize::new(0),
             mapped: AtomicUsize::new(0),
         })
@@ -112,9 +129,16 @@ impl LargeSpace {
     /// Takes `pages` pages for an object. `None` if no stretch is long enough. Ends with [`LargeSpace::place`] or
     /// [`LargeSpace::put_back`].
     pub fn take(&self, pages: usize) -> Option<Stretch> {
-        let mut hint = self.search.lock().unwrap();
-        let first = self.find(*hint, pages).or_else(|| self.find(0, pages))?;
-        *hint = first + pages;
+        let mut search = self.search.lock().unwrap();
+        let first = if self.is_long(pages) {
+            let unmapped = |kind| kind == FREE;
+            self.find(0, pages, unmapped).or_else(|| self.find(0, pages, is_free))?
+        } else {
+            let hint = search.hint;
+            let found = self.find(hint, pages, is_free).or_else(|| self.find(0, pages, is_free))?;
+            search.hint = found + pages;
+            found
+        };
         let mut mapped = 0;
         for kind in &self.kinds[first..first + pages] {
             // Relaxed, all: kinds of pages that are free change under the lock, and the sweeper reads starts only. It
@@ -132,13 +156,20 @@ impl LargeSpace {
 
     /// Frees a stretch that was taken.
     pub fn put_back(&self, stretch: Stretch) {
-        let _search = self.search.lock().unwrap();
+        let (first, end) = (stretch.first, stretch.first + stretch.pages);
+        let mut search = self.search.lock().unwrap();
+        search.hint = search.hint.min(first);
+        search.mapped_end = search.mapped_end.max(end);
         self.mapped.fetch_add(stretch.mapped, Ordering::Relaxed);
-        for kind in &self.kinds[stretch.first..stretch.first + stretch.pages] {
+        for kind in &self.kinds[first..end] {
             // Relaxed, both: as in `take`.
             let had = kind.load(Ordering::Relaxed) == STALE;
             kind.store(if had { MAPPED } else { FREE }, Ordering::Relaxed);
         }
+    }
+
+    fn is_long(&self, pages: usize) -> bool {
+        pages * self.page > CLEARED
     }
 
     /// Makes an object of zeroes with `header` in `stretch`, marked from birth if `marked`, and returns its address. The
@@ -162,7 +193,7 @@ impl LargeSpace {
     /// Clears the stale pages of a stretch that the caller has taken.
     fn clear(&self, first: usize, pages: usize) {
         let address = self.memory.base() + first * self.page;
-        let by_kernel = pages * self.page > CLEARED
+        let by_kernel = self.is_long(pages)
             // SAFETY: nobody else knows these pages.
             && unsafe { advise(address, pages * self.page, Advice::DontNeed) }.is_ok();
         for page in first..first + pages {
@@ -178,11 +209,11 @@ impl LargeSpace {
         }
     }
 
-    fn find(&self, from: usize, pages: usize) -> Option<usize> {
+    fn find(&self, from: usize, pages: usize, wanted: impl Fn(u8) -> bool) -> Option<usize> {
         let mut run = 0;
         for page in from..self.kinds.len() {
             // Acquire: pairs with the release in `sweep`: nobody refers to the page any more.
-            if matches!(self.kinds[page].load(Ordering::Acquire), FREE | MAPPED) {
+            if wanted(self.kinds[page].load(Ordering::Acquire)) {
                 run += 1;
                 if run == pages {
                     return Some(page + 1 - pages);
@@ -194,42 +225,56 @@ impl LargeSpace {
         None
     }
 
-    /// Gives up to `pages` free pages back to the kernel, and returns how many; the caller gives them back to the budget.
+    /// Gives some free pages, at most `pages`, back to the kernel, by one call. Returns how many: 0 if there are none. The
+    /// caller gives them back to the budget at once.
     pub fn release(&self, pages: usize) -> usize {
-        let mut released = 0;
-        let mut end = self.top.load(Ordering::Relaxed);
-        while released < pages && self.free_pages() > 0 {
-            let Some(run) = self.take_mapped(end, pages - released) else { break };
-            let address = self.memory.base() + run.start * self.page;
-            // SAFETY: free pages that nobody else can take. On failure they stay what they were.
-            let gone = unsafe { advise(address, run.len() * self.page, Advice::DontNeed) }.is_ok();
-            let _search = self.search.lock().unwrap();
-            if !gone {
-                self.mapped.fetch_add(run.len(), Ordering::Relaxed);
-            }
-            for kind in &self.kinds[run.clone()] {
-                // Relaxed: as in `take`.
-                kind.store(if gone { FREE } else { MAPPED }, Ordering::Relaxed);
-            }
-            released += if gone { run.len() } else { 0 };
-            end = run.start;
+        let Some(run) = self.take_mapped(pages.min(AT_ONCE)) else { return 0 };
+        // SAFETY: free pages that this thread has taken.
+        if unsafe { self.discard(run.clone()) } {
+            return run.len();
         }
-        released
+        let mut search = self.search.lock().unwrap();
+        search.mapped_end = search.mapped_end.max(run.end);
+        self.mapped.fetch_add(run.len(), Ordering::Relaxed);
+        // Release: pairs with the acquire in `find`, which others may be inside of.
+        self.kinds[run].iter().for_each(|kind| kind.store(MAPPED, Ordering::Release));
+        0
     }
 
-    /// Takes the last free mapped pages before `end`, neighbours and at most `most`.
-    fn take_mapped(&self, end: usize, most: usize) -> Option<Range<usize>> {
-        let _search = self.search.lock().unwrap();
+    /// Takes the last free pages with memory, neighbours and at most `most`.
+    fn take_mapped(&self, most: usize) -> Option<Range<usize>> {
+        if most == 0 || self.free_pages() == 0 {
+            return None;
+        }
+        let mut search = self.search.lock().unwrap();
         // Acquire: pairs with the release in `sweep`.
         let is_mapped = |page: &usize| self.kinds[*page].load(Ordering::Acquire) == MAPPED;
-        let last = (0..end).rev().find(is_mapped)?;
-        let start = (0..last).rev().take_while(is_mapped).take(most - 1).last().unwrap_or(last);
-        for kind in &self.kinds[start..=last] {
-            // Relaxed, both: as in `take`.
+        let last = (0..search.mapped_end).rev().find(is_mapped);
+        search.mapped_end = last.unwrap_or(0);
+        let last = last?;
+        let first = (0..last).rev().take_while(is_mapped).take(most - 1).last().unwrap_or(last);
+        search.mapped_end = first;
+        for kind in &self.kinds[first..=last] {
+            // Relaxed: as in `take`.
             kind.store(REST, Ordering::Relaxed);
         }
-        self.mapped.fetch_sub(last + 1 - start, Ordering::Relaxed);
-        Some(start..last + 1)
+        self.mapped.fetch_sub(last + 1 - first, Ordering::Relaxed);
+        Some(first..last + 1)
+    }
+
+    /// Gives pages back to the kernel and frees them; false if it refuses.
+    ///
+    /// # Safety
+    /// Nobody refers to them, and nobody else can take them.
+    unsafe fn discard(&self, pages: Range<usize>) -> bool {
+        let address = self.memory.base() + pages.start * self.page;
+        // SAFETY: the caller's promise.
+        let gone = unsafe { advise(address, pages.len() * self.page, Advice::DontNeed) }.is_ok();
+        if gone {
+            // Release: pairs with the acquire in `find`.
+            self.kinds[pages].iter().for_each(|kind| kind.store(FREE, Ordering::Release));
+        }
+        gone
     }
 
     /// Marks the object at `address`; returns whether it was unmarked.
@@ -258,14 +303,15 @@ impl LargeSpace {
         }
     }
 
-    /// Frees every unmarked object and unmarks the rest. Returns (pages freed, pages live); what is freed stays in the
-    /// budget, as free memory.
-    pub fn sweep(&self, layouts: &LayoutTable) -> (usize, usize) {
+    /// Frees every unmarked object and unmarks the rest. Returns (pages freed, pages live). Pages of long objects go back to
+    /// the kernel, and `returned` hears how many; the others stay in the budget.
+    pub fn sweep(&self, layouts: &LayoutTable, mut returned: impl FnMut(usize)) -> (usize, usize) {
         let (mut freed, mut live) = (0, 0);
+        let mut mapped_end = 0;
         let top = self.top.load(Ordering::Relaxed);
         let mut page = 0;
         while page < top {
-            // Acquire: pairs with the release in `allocate`.
+            // Acquire: pairs with the release in `place`.
             if self.kinds[page].load(Ordering::Acquire) != START {
                 page += 1;
                 continue;
@@ -274,21 +320,29 @@ impl LargeSpace {
             // SAFETY: a started object has its header; only this sweep frees it.
             let header = Header(unsafe { (address as *const u64).read() });
             let pages = self.pages_for(layouts.get(header.layout()).words(header));
+            let end = page + pages;
             // Release: pairs with the acquire in `is_marked`.
             if self.marks[page].swap(0, Ordering::AcqRel) != 0 {
                 live += pages;
             } else {
                 freed += pages;
-                self.mapped.fetch_add(pages, Ordering::Relaxed);
-                for kind in &self.kinds[page..page + pages] {
+                // SAFETY: nothing refers to the object any more, and its pages are not free yet.
+                if self.is_long(pages) && unsafe { self.discard(page..end) } {
+                    returned(pages);
+                } else {
+                    self.mapped.fetch_add(pages, Ordering::Relaxed);
                     // Release: pairs with the acquire in `find`.
-                    kind.store(MAPPED, Ordering::Release);
+                    let kinds = self.kinds[page..end].iter();
+                    kinds.for_each(|kind| kind.store(MAPPED, Ordering::Release));
+                    mapped_end = end;
                 }
             }
-            page += pages;
+            page = end;
         }
         if freed > 0 {
-            *self.search.lock().unwrap() = 0;
+            let mut search = self.search.lock().unwrap();
+            search.hint = 0;
+            search.mapped_end = search.mapped_end.max(mapped_end);
         }
         (freed, live)
     }
@@ -311,126 +365,4 @@ impl LargeSpace {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::layout::LayoutId;
-    use crate::sys::map::resident_pages;
-    use std::ptr::NonNull;
-
-    struct Fixture {
-        space: LargeSpace,
-        layouts: LayoutTable,
-        page: usize,
-    }
-
-    impl Fixture {
-        fn new() -> Fixture {
-            let geometry = Geometry::new(16 << 20);
-            let space = LargeSpace::new(&geometry).unwrap();
-            Fixture { space, layouts: LayoutTable::new().unwrap(), page: geometry.page }
-        }
-
-        /// An object that fills `pages` pages, and how many of them had no memory.
-        fn object(&self, pages: usize, marked: bool) -> (usize, usize) {
-            let header = Header::new(LayoutId::DATA[0], pages * self.page - WORD);
-            let words = self.layouts.get(header.layout()).words(header);
-            assert_eq!(self.space.pages_for(words), pages);
-            let stretch = self.space.take(pages).unwrap();
-            let unmapped = stretch.unmapped();
-            (self.space.place(stretch, header, marked), unmapped)
-        }
-
-        /// Writes `value` to all words behind an object's header.
-        fn fill(&self, object: usize, pages: usize, value: u64) {
-            // SAFETY: inside an object of so many pages, which nobody else looks at.
-            unsafe { self.words(object, pages).as_mut().fill(value) };
-        }
-
-        /// Whether all of these words are `value`.
-        fn is_filled(&self, object: usize, pages: usize, value: u64) -> bool {
-            // SAFETY: as above.
-            unsafe { self.words(object, pages).as_ref() }.iter().all(|word| *word == value)
-        }
-
-        fn words(&self, object: usize, pages: usize) -> NonNull<[u64]> {
-            let first = NonNull::new((object + WORD) as *mut u64).unwrap();
-            NonNull::slice_from_raw_parts(first, pages * self.page / WORD - 1)
-        }
-
-        fn sweep(&self) -> (usize, usize) {
-            self.space.sweep(&self.layouts)
-        }
-
-        fn resident(&self) -> usize {
-            let top = self.space.top.load(Ordering::Relaxed);
-            resident_pages(self.space.base(), top * self.page)
-                .unwrap()
-                .iter()
-                .filter(|r| **r)
-                .count()
-        }
-    }
-
-    #[test]
-    fn unmarked_objects_are_freed_and_their_pages_are_used_again_cleared() {
-        let heap = Fixture::new();
-        let ((a, new), (b, _)) = (heap.object(4, false), heap.object(4, false));
-        assert_eq!(new, 4);
-        heap.fill(a, 4, 9);
-        assert!(heap.space.mark(b) && !heap.space.mark(b));
-        assert_eq!(heap.sweep(), (4, 4));
-        assert!(!heap.space.is_object(a) && heap.space.is_object(b));
-        assert_eq!((heap.space.free_pages(), heap.resident()), (4, 5), "of b only the header");
-        assert_eq!(heap.object(4, true), (a, 0));
-        assert!(heap.is_filled(a, 4, 0));
-        assert_eq!(heap.space.free_pages(), 0);
-        assert_eq!(heap.sweep(), (4, 4), "b lost its mark, `a` was born with one");
-    }
-
-    #[test]
-    fn free_pages_are_given_up_from_the_end_and_need_memory_again() {
-        let heap = Fixture::new();
-        let objects: Vec<usize> = (0..4).map(|_| heap.object(3, false).0).collect();
-        objects.iter().for_each(|&object| heap.fill(object, 3, 9));
-        heap.space.mark(objects[2]);
-        assert_eq!(heap.sweep(), (9, 3));
-        assert_eq!((heap.space.free_pages(), heap.resident()), (9, 12));
-        assert_eq!(heap.space.release(4), 4);
-        assert_eq!((heap.space.free_pages(), heap.resident()), (5, 8));
-        assert!(heap.is_filled(objects[2], 3, 9), "alive");
-        assert_eq!(heap.object(6, false), (objects[0], 1));
-        assert!(heap.is_filled(objects[0], 6, 0));
-        assert_eq!(heap.space.release(usize::MAX), 0);
-        assert_eq!(heap.sweep(), (6 + 3, 0));
-        assert_eq!(heap.space.release(usize::MAX), 9);
-        assert_eq!((heap.space.free_pages(), heap.resident()), (0, 0));
-    }
-
-    #[test]
-    fn a_stretch_that_is_put_back_is_what_it_was() {
-        let heap = Fixture::new();
-        heap.fill(heap.object(2, false).0, 2, 9);
-        heap.sweep();
-        let stretch = heap.space.take(5).unwrap();
-        assert_eq!((stretch.unmapped(), heap.space.free_pages()), (3, 0));
-        heap.space.put_back(stretch);
-        assert_eq!(heap.space.free_pages(), 2);
-        heap.sweep();
-        let (object, unmapped) = heap.object(3, false);
-        assert_eq!(unmapped, 3, "the search goes on behind");
-        assert!(heap.is_filled(object, 3, 0));
-        assert_eq!(heap.space.free_pages(), 2);
-    }
-
-    #[test]
-    fn long_stretches_are_cleared_by_the_kernel() {
-        let heap = Fixture::new();
-        let pages = CLEARED / heap.page + 1;
-        let (object, _) = heap.object(pages, false);
-        heap.fill(object, pages, 9);
-        heap.sweep();
-        assert_eq!(heap.object(pages, false), (object, 0));
-        assert_eq!(heap.resident(), 1);
-        assert!(heap.is_filled(object, pages, 0));
-    }
-}
+mod tests;

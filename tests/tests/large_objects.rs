@@ -91,7 +91,7 @@ fn small_objects_get_what_dead_large_ones_have_left_without_a_cycle() {
     }
 }
 
-/// One thread's part of the storm below: arrays of all sizes, each of which was zeroes and keeps the number it is
+/// One thread's part of the storm below: arrays of all sizes, now and then one of 5 MiB, each of which was zeroes and keeps the number it is
 /// filled with until it is dropped.
 fn storm(cx: &mut Scope<'_>, seed: u64, done: impl Fn() -> bool) -> Result<(), OutOfMemory> {
     const KEPT: usize = 16;
@@ -106,7 +106,8 @@ fn storm(cx: &mut Scope<'_>, seed: u64, done: impl Fn() -> bool) -> Result<(), O
         random ^= random >> 7;
         random ^= random << 17;
         let slot = random as usize % KEPT;
-        let length = (random >> 32) as usize % 20_000 + 1;
+        let long = random >> 58 == 0;
+        let length = if long { 5 * MIB / 8 } else { (random >> 32) as usize % 20_000 + 1 };
         cx.scope(|cx| {
             let new = cx.alloc_data::<u64>(length)?;
             let (new, table) = (new.get(cx), table.get(cx));
@@ -127,19 +128,23 @@ fn storm(cx: &mut Scope<'_>, seed: u64, done: impl Fn() -> bool) -> Result<(), O
 #[test]
 fn large_objects_keep_their_contents_beside_others_that_come_and_go() {
     for way in WAYS {
-        let options = format!("heap=16m,min-free=1m,large-object=4k,{way}");
+        let options = format!("heap=64m,min-free=1m,large-object=4k,{way}");
         let Some(heap) = heap(&options) else { continue };
-        let turns = AtomicUsize::new(0);
-        let done =
-            |heap: &Heap| turns.fetch_add(1, Ordering::Relaxed) > 2_000 && heap.stats().cycles > 20;
+        let (turns, kept) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let done = |heap: &Heap| {
+            // Relaxed, both: counts.
+            kept.fetch_max(heap.core().space.large.free_pages(), Ordering::Relaxed);
+            turns.fetch_add(1, Ordering::Relaxed) > 2_000 && heap.stats().cycles > 20
+        };
         std::thread::scope(|threads| {
             for seed in 1..=3 {
                 let (heap, done) = (&heap, &done);
                 threads.spawn(move || heap.attach(|cx| storm(cx, seed, || done(heap))).unwrap());
             }
         });
-        let stats = heap.stats();
-        println!("{way}: {} objects, {} cycles", turns.load(Ordering::Relaxed), stats.cycles);
+        let (turns, kept) = (turns.into_inner(), kept.into_inner());
+        println!("{way}: {turns} objects, {} cycles, {kept} pages kept", heap.stats().cycles);
+        assert!(kept > 0, "{way}: pages of dead objects were not kept");
     }
 }
 

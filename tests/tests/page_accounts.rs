@@ -50,8 +50,9 @@ impl Listener for Audit {
             (0..space.top()).filter(|&number| space.records().live_words(number).is_some()).count();
         let committed = space.committed();
         // Ready chunks belong to nobody and are in no pool.
-        let ready = committed - space.free_pages() - core.in_use();
-        let large = summary.large_live_bytes / page + space.large.free_pages();
+        let large_free = space.large.free_pages();
+        let ready = committed - space.free_pages() - large_free - core.in_use();
+        let large = summary.large_live_bytes / page + large_free;
         let text = format!(
             "present and free: current {current:?}, other {other:?}, parking {parking:?}; entered {entered}, ready \
              {ready}, large {large}, committed {committed}, cycle {}",
