@@ -77,7 +77,11 @@ impl Prompt {
             let left = end.saturating_duration_since(Instant::now());
             match self.screen.recv_timeout(left) {
                 Ok(bytes) => self.seen += &String::from_utf8_lossy(&bytes),
-                Err(why) => panic!("no {wanted:?} ({why}) in {:?}", self.seen),
+                Err(why) => {
+                    let skipped = self.seen.chars().count().saturating_sub(2000);
+                    let end: String = self.seen.chars().skip(skipped).collect();
+                    panic!("no {wanted:?} ({why}) at the end of {end:?}")
+                }
             }
         }
     }
@@ -161,5 +165,23 @@ fn lines_are_edited_completed_continued_and_remembered() {
     }
     let kept = std::fs::read_to_string(&history).expect("the history is kept");
     assert!(kept.contains("string-append"), "{kept}");
+    assert_eq!(prompt.exit_code(), Some(0));
+}
+
+/// Keys are looked at only when that is known. The numbers of this form take minutes.
+#[test]
+fn whether_a_form_goes_on_is_seen_without_computing_its_numbers() {
+    let Some(mut prompt) = Prompt::start("numbers") else { return };
+    // Pasted, so that it is drawn once.
+    let numbers = "#e1e999999 ".repeat(4000);
+    prompt.keys(&format!("\x1b[200~(list {numbers}\x1b[201~\r"));
+    prompt.until("#e1e999999 \r\n");
+    // It is left alone for another one.
+    prompt.keys("\x03");
+    prompt.until("> ");
+    prompt.keys("(list 'next 'form)\r");
+    prompt.until("(next form)");
+    prompt.until("> ");
+    prompt.keys("\x04");
     assert_eq!(prompt.exit_code(), Some(0));
 }

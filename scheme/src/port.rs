@@ -8,10 +8,14 @@
 //! input ([`Streams::try_lock`]); and nobody waits for input for longer than [`PATIENCE`] before it looks whether
 //! the program is to end.
 
+use crate::numbers::large::{Stopped, Watch};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::Duration;
@@ -86,6 +90,26 @@ impl Stream {
     /// A stream to read from a file, a terminal or a pipe: a wait for it can be interrupted.
     pub fn file(file: File) -> Stream {
         Stream::descriptor(Box::new(file))
+    }
+
+    /// Opens a file to read from. Nobody waits in the kernel for whoever is to write: a pipe is opened at once, and its
+    /// readers wait where they can be interrupted.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    ///
+    /// # Examples
+    /// ```
+    /// use firn_scheme::port::Stream;
+    ///
+    /// let mut nothing = Stream::open("/dev/null".as_ref())?;
+    /// nothing.fill();
+    /// assert!(nothing.ended() && nothing.available().is_empty());
+    /// # Ok::<_, std::io::Error>(())
+    /// ```
+    pub fn open(path: &Path) -> io::Result<Stream> {
+        let nonblocking = OFlag::O_NONBLOCK.bits();
+        OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map(Stream::file)
     }
 
     fn descriptor(reader: Box<dyn Descriptor>) -> Stream {
@@ -224,6 +248,34 @@ impl Stream {
         }
         self.buffer.clear();
     }
+}
+
+/// The bytes of a file, for as long as they are wanted; or why they cannot be had. May block.
+///
+/// # Errors
+/// If they are wanted no more.
+///
+/// # Examples
+/// ```
+/// use firn_scheme::numbers::large::Watch;
+/// use firn_scheme::port::contents;
+///
+/// assert_eq!(contents(&Watch::NOBODY, "/dev/null".as_ref()), Ok(Ok(Vec::new())));
+/// assert!(contents(&Watch::NOBODY, "/dev".as_ref()).expect("nobody stops it").is_err());
+/// ```
+pub fn contents(watch: &Watch<'_>, path: &Path) -> Result<Result<Vec<u8>, String>, Stopped> {
+    let mut stream = match Stream::open(path) {
+        Ok(stream) => stream,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let mut all = Vec::new();
+    while !stream.ended {
+        watch.look()?;
+        stream.fill();
+        // None of it stays in the buffer, which would grow as much again each time.
+        all.append(&mut stream.buffer);
+    }
+    Ok(stream.failed.map_or(Ok(all), Err))
 }
 
 /// Whether there is something to read, or nothing more to wait for.

@@ -87,6 +87,7 @@ pub fn write_symbol(out: &mut String, name: &str) {
     let plain = !name.is_empty()
         && name != "."
         && !numbers::text::is_number(name, 10)
+        && !numbers::text::is_complex(name)
         && !name.starts_with('#')
         && name.chars().all(|c| {
             !c.is_whitespace()

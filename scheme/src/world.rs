@@ -5,8 +5,9 @@
 
 use crate::builtins::Builtin;
 use crate::expand::Compiler;
+use crate::numbers::large::{Stopped, Watch};
 use crate::object::GuardianObject;
-use crate::port::Streams;
+use crate::port::{PATIENCE, Streams};
 use crate::value::Scheme;
 use crate::vm::Outcome;
 use firn::{Heap, Root, TaggedArray};
@@ -68,7 +69,6 @@ impl World {
         let numbers = builtins.iter().enumerate().map(|(number, b)| (b.name, number)).collect();
         let mut compiler = Compiler::new(builtins.clone());
         let interaction = compiler.new_env();
-        let interrupted = compiler.interrupted.clone();
         let most_text = heap.stats().limit_bytes;
         World {
             builtins,
@@ -79,7 +79,7 @@ impl World {
             released: Condvar::new(),
             cells: Mutex::new(None),
             hooks: Default::default(),
-            interrupted,
+            interrupted: Arc::default(),
             quit: Mutex::default(),
             streams: Streams::new(),
             lost_ports: Mutex::default(),
@@ -133,12 +133,17 @@ impl World {
     }
 
     /// Waits for the compiler and takes it. The caller must be in a blocking section.
-    pub(crate) fn claim(&self) {
+    ///
+    /// # Errors
+    /// If it is wanted no more: who has the compiler may have it for long.
+    pub(crate) fn claim(&self, watch: &Watch<'_>) -> Result<(), Stopped> {
         let mut claimed = self.claimed.lock().expect("nobody panics with it");
         while *claimed {
-            claimed = self.released.wait(claimed).expect("nobody panics with it");
+            watch.look()?;
+            claimed = self.released.wait_timeout(claimed, PATIENCE).expect("nobody panics").0;
         }
         *claimed = true;
+        Ok(())
     }
 
     /// Gives the compiler back.

@@ -122,3 +122,13 @@ fn the_end_of_memory_ends_a_thread_as_a_condition() {
         assert!(output(options, text).is_none_or(|out| out == wanted), "{options}");
     }
 }
+
+/// What follows is not compiled, however long it is.
+#[test]
+fn a_procedure_that_is_too_large_is_refused_where_it_becomes_so() {
+    let many = "1 ".repeat(2000);
+    let text =
+        format!("(define (f x)\n(car x)\n(g (vector {many}))\n(cdr x)\n(g (vector {many})))");
+    let done = run("heap=32m,backend=stw", &text, "limits.scm", &[], "").expect("no userfaultfd");
+    assert_eq!(done.errors, "limits.scm:2:1: this procedure is too large: divide it");
+}

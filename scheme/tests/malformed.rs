@@ -9,6 +9,9 @@ const HEAP: &str = "heap=64m,backend=stw";
 
 /// Wrong texts: each ends with a syntax error.
 const WRONG_SYNTAX: &[&str] = &[
+    "(display -1.0-0.5i)",
+    "'+i",
+    "(list 1@2)",
     "(display 1",
     "(display (list 1 2)",
     ")",

@@ -5,7 +5,8 @@
 use super::{evaluate, report};
 use crate::exit::Failure;
 use firn_scheme::Interpreter;
-use firn_scheme::vm::load::{Stopped, read_all};
+use firn_scheme::syntax::complete::is_complete;
+use firn_scheme::vm::load::Stopped;
 use firn_scheme::vm::{Outcome, Vm};
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
@@ -28,9 +29,9 @@ impl Hinter for Names {
 impl Validator for Names {
     /// A form that is not closed yet goes on in the next line.
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        Ok(match read_all(context.input(), &"prompt".into()) {
-            Err(error) if error.incomplete => ValidationResult::Incomplete,
-            _ => ValidationResult::Valid(None),
+        Ok(match is_complete(context.input()) {
+            true => ValidationResult::Valid(None),
+            false => ValidationResult::Incomplete,
         })
     }
 }

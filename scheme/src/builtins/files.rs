@@ -61,14 +61,13 @@ fn errno(opened: &io::Result<Stream>) -> Option<Errno> {
     opened.as_ref().err().and_then(io::Error::raw_os_error).map(Errno::from_raw)
 }
 
-/// Opens a file. Nothing waits in the kernel: a pipe is opened for reading at once, and its readers wait where the
-/// program can be interrupted; for writing it is tried again until somebody reads.
+/// Opens a file. Nothing waits in the kernel: see [`Stream::open`]; for writing a pipe is tried again until somebody
+/// reads.
 fn open(vm: &mut Vm<'_, '_>, path: &str, flags: u64) -> io::Result<Stream> {
-    let nonblocking = OFlag::O_NONBLOCK.bits();
     if flags & flag::INPUT != 0 {
-        let open = || OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
-        return vm.cx.blocking(open).map(Stream::file);
+        return vm.cx.blocking(|| Stream::open(path.as_ref()));
     }
+    let nonblocking = OFlag::O_NONBLOCK.bits();
     loop {
         let create = || {
             let mut options = OpenOptions::new();

@@ -9,7 +9,7 @@
 //! Used by the generator alone, which has one of these for each procedure that it is in the middle of.
 
 use super::ops::*;
-use super::{Code, Const, Place, Result};
+use super::{Code, Const, Place, Result, Uncompiled};
 use crate::expand::VarId;
 use crate::symbol::Symbol;
 use crate::syntax::Location;
@@ -152,6 +152,11 @@ impl Function {
         index as u16
     }
 
+    /// Whether it still fits. The rest of one that does not is not even looked at: it may be very long.
+    pub(super) fn check(&self) -> Result<()> {
+        self.too_large.map_or(Ok(()), |at| Err(Uncompiled::TooLarge(at)))
+    }
+
     pub(super) fn finish(mut self, arity: u16) -> Result<Code> {
         for &(at, label, short) in &self.jumps {
             let target = self.labels[label].expect("every label is bound") as i64;
@@ -166,9 +171,7 @@ impl Function {
                 word & 0xffff_ffff | (offset as u32 as u64) << 32
             };
         }
-        if let Some(at) = self.too_large {
-            return Err(("this procedure is too large: divide it".to_string(), at));
-        }
+        self.check()?;
         Ok(Code {
             name: self.name,
             arity,

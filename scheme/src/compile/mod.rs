@@ -20,6 +20,7 @@ pub mod loops;
 pub mod ops;
 
 use crate::expand::{Compiler, Expr, GlobalId, Immediate, Var, VarId};
+use crate::numbers::large::{Stopped, Watch};
 use crate::symbol::Symbol;
 use crate::syntax::{Id, Location};
 pub use function::MOST_REGISTERS;
@@ -59,13 +60,35 @@ pub struct Code {
     pub places: Vec<(usize, Location)>,
 }
 
-/// A unit that cannot be compiled: what is too large, and where.
-pub type Result<T> = std::result::Result<T, (String, Location)>;
+/// There is no code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uncompiled {
+    /// The procedure at this place does not fit the instructions' operands.
+    TooLarge(Location),
+    /// Nobody wants it any more.
+    Stopped,
+}
 
-/// Compiles expressions to be run one after the other; the result's last code object is the unit's.
-pub fn compile(compiler: &Compiler, vars: &[Var], body: &Expr) -> Result<Vec<Code>> {
+impl From<Stopped> for Uncompiled {
+    fn from(_: Stopped) -> Uncompiled {
+        Uncompiled::Stopped
+    }
+}
+
+/// The result of compiling.
+pub type Result<T> = std::result::Result<T, Uncompiled>;
+
+/// Compiles expressions to be run one after the other, for as long as that is wanted; the result's last code object is
+/// the unit's.
+pub fn compile(
+    watch: &Watch<'_>,
+    compiler: &Compiler,
+    vars: &[Var],
+    body: &Expr,
+) -> Result<Vec<Code>> {
     let loops = loops::find(vars.len(), body);
-    let mut unit = Generator { compiler, vars, loops, codes: Vec::new(), functions: Vec::new() };
+    let (codes, functions) = (Vec::new(), Vec::new());
+    let mut unit = Generator { watch, compiler, vars, loops, codes, functions };
     unit.functions.push(Function::new(Symbol::intern("top level"), None));
     unit.emit(body, Target::Tail)?;
     let function = unit.functions.pop().expect("pushed above");
@@ -88,6 +111,7 @@ enum Place {
 }
 
 struct Generator<'a> {
+    watch: &'a Watch<'a>,
     compiler: &'a Compiler,
     vars: &'a [Var],
     loops: Loops,
@@ -170,6 +194,8 @@ impl Generator<'_> {
     }
 
     fn emit(&mut self, expr: &Expr, target: Target) -> Result<()> {
+        self.watch.look()?;
+        self.f().check()?;
         let next = self.f().next;
         crate::deep(|| self.emit_inner(expr, target))?;
         self.f().next = next;
@@ -332,6 +358,31 @@ impl Generator<'_> {
             let constant = self.f().constant(Const::Immediate(Immediate::Unspecified));
             self.f().push(CONST, register, 0, constant);
             self.deliver(register, target);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expand::{Unexpanded, Unit};
+    use crate::syntax::{Forms, Node};
+    use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn what_nobody_wants_is_neither_expanded_nor_compiled() {
+        let (nobody, somebody) = (AtomicBool::new(false), AtomicBool::new(true));
+        for flags in [[&nobody, &somebody], [&somebody, &nobody]] {
+            let watch = Watch::on(&flags);
+            let mut compiler = Compiler::new(Vec::new());
+            let mut forms = Forms::new();
+            let form = forms.add(Node::Bool(true), Location::default());
+            let mut unit = Unit::new(&mut compiler, forms, "nowhere".into(), watch);
+            let expanded = unit.top_level(form, 0, &mut Vec::new());
+            assert!(matches!(expanded, Err(Unexpanded::Stopped)));
+            drop(unit);
+            let compiled = compile(&watch, &compiler, &[], &Expr::Immediate(Immediate::True));
+            assert_eq!(compiled.err(), Some(Uncompiled::Stopped));
         }
     }
 }

@@ -32,6 +32,7 @@ pub(crate) fn choice(test: Expr, then: Expr, other: Expr) -> Expr {
 impl Unit<'_> {
     /// Expands an expression.
     pub(crate) fn expr(&mut self, id: Id, env: EnvRef) -> Result<Expr> {
+        self.watch.look()?;
         if self.depth > Self::DEEPEST {
             return self.error(id, "this expression is nested too deeply");
         }

@@ -1,7 +1,7 @@
 //! Libraries: `define-library`, `import`, `cond-expand`, `include`, and what the standard libraries export.
 
-use super::{Binding, Denotation, Expr, Result, Special, Unit};
-use crate::numbers::large::Watch;
+use super::{Binding, Denotation, Expr, Result, Special, Unexpanded, Unit};
+use crate::port::contents;
 use crate::symbol::Symbol;
 use crate::syntax::reader::{Reader, Text, Unread};
 use crate::syntax::{FileName, Id, Ident, Node};
@@ -186,7 +186,7 @@ impl Unit<'_> {
             asking = self.asked.get(outer);
         }
         self.asked.insert(file, by);
-        let text = match std::fs::read(path).map(String::from_utf8) {
+        let text = match contents(&self.watch, path)?.map(String::from_utf8) {
             Ok(Ok(text)) => text,
             Ok(Err(_)) => return self.error(id, format!("{} is not UTF-8", path.display())),
             Err(error) => {
@@ -194,9 +194,7 @@ impl Unit<'_> {
             }
         };
         let name = FileName::new(&path.display().to_string());
-        let interrupted = self.compiler.interrupted.clone();
-        let flags = [&*interrupted];
-        let mut reader = Reader::named(Watch::on(&flags), Text::new(&text), name);
+        let mut reader = Reader::named(self.watch, Text::new(&text), name);
         reader.set_fold(fold);
         let (mut forms, before) = (Vec::new(), self.forms.len());
         loop {
@@ -206,15 +204,8 @@ impl Unit<'_> {
                     self.most_nodes += self.forms.len() - before;
                     return Ok(forms);
                 }
-                Err(Unread::Stopped) => return self.error(id, "interrupted"),
-                Err(Unread::Wrong(error)) => {
-                    return Err(super::SyntaxError {
-                        message: error.message,
-                        file: self.file.clone(),
-                        at: error.at,
-                        incomplete: false,
-                    });
-                }
+                Err(Unread::Stopped) => return Err(Unexpanded::Stopped),
+                Err(Unread::Wrong(error)) => return self.error_at(error.at, error.message),
             }
         }
     }

@@ -18,13 +18,13 @@ mod quasiquote;
 pub mod rules;
 
 use crate::builtins::Builtin;
+use crate::numbers::large::{Stopped, Watch};
 use crate::symbol::Symbol;
 use crate::syntax::{Forms, Id, Ident, Location, Node};
 use rules::Macro;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// A variable's number in its unit.
 pub type VarId = u32;
@@ -40,8 +40,6 @@ pub struct SyntaxError {
     pub file: Arc<str>,
     /// Where.
     pub at: Location,
-    /// Whether more text could mend it.
-    pub incomplete: bool,
 }
 
 impl std::fmt::Display for SyntaxError {
@@ -56,8 +54,23 @@ impl std::fmt::Display for SyntaxError {
     }
 }
 
+/// There is no expansion.
+#[derive(Clone, Debug)]
+pub enum Unexpanded {
+    /// The program is wrong.
+    Wrong(SyntaxError),
+    /// Nobody wants it any more.
+    Stopped,
+}
+
+impl From<Stopped> for Unexpanded {
+    fn from(_: Stopped) -> Unexpanded {
+        Unexpanded::Stopped
+    }
+}
+
 /// The result of expanding.
-pub type Result<T> = std::result::Result<T, SyntaxError>;
+pub type Result<T> = std::result::Result<T, Unexpanded>;
 
 /// What the expander knows by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -206,8 +219,6 @@ pub struct Compiler {
     /// The builtins, for the numbers of arguments they take.
     pub builtins: Vec<Builtin>,
     builtin_numbers: HashMap<&'static str, u32>,
-    /// Ctrl-C was pressed.
-    pub(crate) interrupted: Arc<AtomicBool>,
 }
 
 impl Compiler {
@@ -405,6 +416,8 @@ pub struct Unit<'c> {
     pub vars: Vec<Var>,
     /// The text it comes from.
     pub file: Arc<str>,
+    /// Files may be read for it, and macros expand to much.
+    watch: Watch<'c>,
     scopes: Vec<Scope>,
     depth: usize,
     /// Nodes that the forms may have.
@@ -434,8 +447,13 @@ impl<'c> Unit<'c> {
     /// Most nodes that macros may add: what an expansion that does not end stops at.
     const MOST_EXPANDED: usize = 5_000_000;
 
-    /// A unit over `forms`.
-    pub fn new(compiler: &'c mut Compiler, forms: Forms, file: Arc<str>) -> Unit<'c> {
+    /// A unit over `forms`, for as long as it is wanted.
+    pub fn new(
+        compiler: &'c mut Compiler,
+        forms: Forms,
+        file: Arc<str>,
+        watch: Watch<'c>,
+    ) -> Unit<'c> {
         let first_alias = compiler.aliases.len();
         let most_nodes = forms.len() + Self::MOST_EXPANDED;
         Unit {
@@ -443,6 +461,7 @@ impl<'c> Unit<'c> {
             forms,
             vars: Vec::new(),
             file,
+            watch,
             scopes: Vec::new(),
             depth: 0,
             most_nodes,
@@ -459,7 +478,8 @@ impl<'c> Unit<'c> {
     }
 
     pub(crate) fn error_at<T>(&self, at: Location, message: impl Into<String>) -> Result<T> {
-        Err(SyntaxError { message: message.into(), file: self.file.clone(), at, incomplete: false })
+        let file = self.file.clone();
+        Err(Unexpanded::Wrong(SyntaxError { message: message.into(), file, at }))
     }
 
     pub(crate) fn new_scope(&mut self, parent: EnvRef) -> u32 {

@@ -3,7 +3,6 @@
 use super::{EnvRef, Result, Special, Unit};
 use crate::syntax::{Forms, Id, Ident, Location, Node};
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// A macro: rules in an arena of its own.
 pub struct Macro {
@@ -445,9 +444,7 @@ impl Unit<'_> {
         if self.forms.len() > self.most_nodes {
             return self.error_at(at, "the expansion of this macro does not end");
         }
-        if self.compiler.interrupted.load(Relaxed) {
-            return self.error_at(at, "interrupted");
-        }
+        self.watch.look()?;
         match made.forms.node(template) {
             Node::Ident(ident) => {
                 let ident = *ident;

@@ -53,6 +53,18 @@ pub fn is_number(text: &str, radix: u32) -> bool {
     written(text, radix).is_some()
 }
 
+/// Whether `text` denotes a complex number that is not real, in decimal. There are none here, but they are no identifiers.
+pub fn is_complex(text: &str) -> bool {
+    let real = |part: &str| is_number(part, 10);
+    if let Some((magnitude, angle)) = text.split_once('@') {
+        return real(magnitude) && real(angle);
+    }
+    let Some(parts) = text.strip_suffix(['i', 'I']) else { return false };
+    let signs = parts.match_indices(['+', '-']).map(|(at, _)| parts.split_at(at));
+    let imaginary = |part: &str| part.len() == 1 || real(part);
+    signs.into_iter().any(|(first, second)| (first.is_empty() || real(first)) && imaginary(second))
+}
+
 /// How long it may take to read a number in this text: so many digits are as many bits as can be read in one go. A short
 /// text may be that of a long number, by its exponent; many of those may follow each other.
 pub fn length_of_text(text: &str) -> Length {
@@ -360,6 +372,20 @@ mod tests {
         match parse(text, 10) {
             Some(Number::Flonum(number)) => number,
             other => panic!("{text} is {other:?}"),
+        }
+    }
+
+    #[test]
+    fn complex_numbers_are_told_from_identifiers() {
+        for text in
+            ["+i", "-I", "1+i", "-1.0-0.5i", "1e-5+2i", "+inf.0i", "-1/2+nan.0i", "1@2", "-0.5@1e3"]
+        {
+            assert!(is_complex(text) && !is_number(text, 10), "{text}");
+        }
+        for text in
+            ["i", "+", "-", "-x+i", "a@b", "1+", "hi", "-hi", "+-i", "1i", "@", "1@", "ünd-i", ""]
+        {
+            assert!(!is_complex(text), "{text}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! shared or circular, and is dropped without recursion. Heap data becomes forms for `eval`, forms become heap data
 //! for `read` and `quote` ([`crate::datum`]).
 
+pub mod complete;
 pub mod reader;
 
 use crate::numbers::Number;

@@ -1,6 +1,7 @@
 //! The reader: all lexical syntax of R7RS, from any source of characters, without recursion.
 //!
-//! Every error has a place and says whether more text could mend it, which is what a prompt wants to know.
+//! Every error has a place and says whether more text could mend it, which is what a prompt wants to know
+//! ([`super::complete`]). For it alone the reader looks at the structure only ([`Reader::leave_out_atoms`]).
 //!
 //! A text may be of any length and denote numbers that take long to compute. Whoever reads beside a collector that must not
 //! wait ([`crate::builtins`], in a stretch) has the numbers left out ([`Reader::leave_out_long_numbers`]) and reads again where
@@ -105,14 +106,25 @@ enum Token {
     End,
 }
 
+/// What is made of numbers and identifiers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Atoms {
+    /// What they denote.
+    All,
+    /// The same, but a 0 of a number that may take long.
+    Short,
+    /// A 0 of any number, and one identifier of all.
+    None,
+}
+
 /// Reads data from a source.
 pub struct Reader<'w, S> {
     source: S,
     at: Location,
     fold: bool,
     watch: Watch<'w>,
-    /// Whether numbers that take long are left out, and whether there was one.
-    leaves_out: bool,
+    atoms: Atoms,
+    /// Whether there is a 0 in place of a number.
     left_out: bool,
 }
 
@@ -125,8 +137,7 @@ impl<'w, S: Source> Reader<'w, S> {
     /// A reader at the beginning of `source`, for as long as it is wanted.
     pub fn new(watch: Watch<'w>, source: S) -> Reader<'w, S> {
         let at = Location { line: 1, column: 1, ..Location::default() };
-        let (leaves_out, left_out) = (false, false);
-        Reader { source, at, fold: false, watch, leaves_out, left_out }
+        Reader { source, at, fold: false, watch, atoms: Atoms::All, left_out: false }
     }
 
     /// A reader of a text with a name of its own.
@@ -138,7 +149,24 @@ impl<'w, S: Source> Reader<'w, S> {
 
     /// From now on a number that may take long to compute is not: there is a 0 in its place.
     pub fn leave_out_long_numbers(&mut self) {
-        self.leaves_out = true;
+        self.atoms = Atoms::Short;
+    }
+
+    /// From now on no number is computed and no name is kept: the datum's structure is right, and what is wrong with it is
+    /// found, but for numbers in bytevectors that are no bytes.
+    ///
+    /// # Examples
+    /// ```
+    /// use firn_scheme::numbers::large::Watch;
+    /// use firn_scheme::syntax::Forms;
+    /// use firn_scheme::syntax::reader::{Reader, Text};
+    ///
+    /// let mut reader = Reader::new(Watch::NOBODY, Text::new("(#e1e999999 or #e1e-999999)"));
+    /// reader.leave_out_atoms();
+    /// assert!(reader.read(&mut Forms::new()).is_ok_and(|datum| datum.is_some()));
+    /// ```
+    pub fn leave_out_atoms(&mut self) {
+        self.atoms = Atoms::None;
     }
 
     /// Whether a number was left out.
@@ -564,7 +592,8 @@ impl<'w, S: Source> Reader<'w, S> {
                             }
                             self.next();
                         }
-                        if !ended {
+                        // At the text's end the line's may follow.
+                        if !ended && self.peek().is_some() {
                             return self
                                 .error(place, "a backslash before blanks must end the line");
                         }
@@ -602,7 +631,7 @@ impl<'w, S: Source> Reader<'w, S> {
             }
         }
         if bars {
-            return Ok(Token::Datum(Node::Ident(Ident::symbol(Symbol::intern(&text)))));
+            return Ok(self.identifier(&text));
         }
         if text == "." {
             return Ok(Token::Dot);
@@ -615,7 +644,12 @@ impl<'w, S: Source> Reader<'w, S> {
                 _ => {}
             }
         }
-        if self.leaves_out && text::length_of_text(&text) == Length::Long {
+        let is_left_out = match self.atoms {
+            Atoms::All => false,
+            Atoms::Short => text::length_of_text(&text) == Length::Long,
+            Atoms::None => text::is_number(&text, 10),
+        };
+        if is_left_out {
             self.left_out = true;
             return Ok(Token::Datum(Node::Number(Number::Small(0))));
         }
@@ -629,6 +663,10 @@ impl<'w, S: Source> Reader<'w, S> {
             let small = small.map(Number::Small);
             return Ok(Token::Datum(Node::Number(small.unwrap_or(number))));
         }
+        if text::is_complex(&text) {
+            let wrong = format!("{text} is a complex number, and there are none here");
+            return self.error(at, wrong);
+        }
         if text.starts_with('#') {
             return self.error(at, format!("{text} is no datum"));
         }
@@ -638,6 +676,12 @@ impl<'w, S: Source> Reader<'w, S> {
                 format!("{} is no identifier: write it between bars", text.escape_debug()),
             );
         }
-        Ok(Token::Datum(Node::Ident(Ident::symbol(Symbol::intern(&text)))))
+        Ok(self.identifier(&text))
+    }
+
+    fn identifier(&self, name: &str) -> Token {
+        // Names are never freed.
+        let name = if self.atoms == Atoms::None { "_" } else { name };
+        Token::Datum(Node::Ident(Ident::symbol(Symbol::intern(name))))
     }
 }

@@ -2,18 +2,19 @@
 
 use super::{Failure, Outcome, Vm, register};
 use crate::compile::ops::code;
-use crate::compile::{self, Code, Const};
+use crate::compile::{self, Code, Const, Uncompiled};
 use crate::datum;
-use crate::expand::{Compiler, Expr, Immediate, SyntaxError, Unit};
+use crate::expand::{Compiler, Expr, Immediate, SyntaxError, Unexpanded, Unit};
 use crate::mem::Mem;
 use crate::numbers::large::{self, Watch};
 use crate::object::Cell;
+use crate::port::contents;
 use crate::symbol::Symbol;
 use crate::syntax::reader::{ReadError, Reader, Text, Unread};
 use crate::syntax::{Forms, Id, Ident, Location, Node};
 use crate::value::Value;
+use crate::world::World;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// A text that could not be loaded, or a program that ended by itself.
 #[derive(Clone, Debug)]
@@ -40,12 +41,7 @@ impl From<Failure> for Stopped {
 }
 
 fn read_error(error: ReadError, file: &Arc<str>) -> SyntaxError {
-    SyntaxError {
-        message: error.message,
-        file: file.clone(),
-        at: error.at,
-        incomplete: error.incomplete,
-    }
+    SyntaxError { message: error.message, file: file.clone(), at: error.at }
 }
 
 /// Reads all forms of a text, however long it takes: for whoever has no heap. With one it is [`Vm::read_all`].
@@ -91,9 +87,17 @@ pub fn decode(bytes: Vec<u8>, file: &str) -> Result<String, SyntaxError> {
             message: "the text is not UTF-8".to_string(),
             file: file.into(),
             at: Location { line, column, ..Location::default() },
-            incomplete: false,
         }
     })
+}
+
+/// The compiler is this thread's until this goes.
+struct Claim(Arc<World>);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.release();
+    }
 }
 
 impl<'s> Vm<'_, 's> {
@@ -105,37 +109,37 @@ impl<'s> Vm<'_, 's> {
         match self.watched(|watch| read_forms(watch, text, file)) {
             Ok((forms, all, None)) => Ok((forms, all)),
             Ok((_, _, Some(wrong))) => Err(wrong.into()),
-            Err(large::Stopped) => Err(Stopped::Outcome(self.world.ended(Outcome::Interrupted))),
+            Err(large::Stopped) => Err(Stopped::Outcome(self.world.ended(self.end()))),
         }
     }
 
-    /// Takes the compiler, waiting for other threads that compile.
-    fn claiming<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> R {
-        struct Release(Arc<crate::world::World>);
-        impl Drop for Release {
-            fn drop(&mut self) {
-                self.0.release();
-            }
-        }
+    /// How whatever was watched and is stopped is to end.
+    fn end(&self) -> Outcome {
+        self.wanted_end().unwrap_or(Outcome::Interrupted)
+    }
+
+    /// Takes the compiler, waiting for other threads that compile, unless this one is to end before.
+    fn claim(&mut self) -> Result<Claim, Stopped> {
         let world = self.world.clone();
-        self.cx.blocking(|| world.claim());
-        let _release = Release(world.clone());
-        f(self)
+        match self.watched(|watch| world.claim(watch)) {
+            Ok(()) => Ok(Claim(world)),
+            Err(large::Stopped) => Err(Stopped::Outcome(self.end())),
+        }
     }
 
-    /// Does something with the compiler.
+    /// Does something with the compiler, however long other threads have it.
     pub fn with_compiler<R>(&mut self, f: impl FnOnce(&mut Compiler) -> R) -> R {
-        self.claiming(|vm| {
-            let world = vm.world.clone();
-            let mut compiler = world.compiler.lock().expect("nobody panics with the compiler");
-            f(&mut compiler)
-        })
+        let world = self.world.clone();
+        self.cx.blocking(|| world.claim(&Watch::NOBODY)).expect("nobody stops it");
+        let _claim = Claim(world.clone());
+        let mut compiler = world.compiler.lock().expect("nobody panics with the compiler");
+        f(&mut compiler)
     }
 
     /// Compiles one form for an environment: a closure of no arguments, in the register RESULT. The forms come back.
     ///
     /// # Errors
-    /// What is wrong with the form; the end of memory.
+    /// What is wrong with the form; who is to end; the end of memory.
     pub fn compile(
         &mut self,
         forms: &mut Forms,
@@ -144,32 +148,48 @@ impl<'s> Vm<'_, 's> {
         file: &Arc<str>,
     ) -> Result<(), Stopped> {
         let before = forms.len();
-        let result = self.claiming(|vm| {
-            let world = vm.world.clone();
-            // Forms and code are outside of the heap, and may take long: a text of any length may be included.
-            let codes = vm.cx.blocking(|| -> Result<Vec<Code>, Stopped> {
-                let mut compiler = world.compiler.lock().expect("nobody panics with the compiler");
-                let mut unit = Unit::new(&mut compiler, std::mem::take(forms), file.clone());
-                let expanded = expand(&mut unit, form, env);
-                *forms = std::mem::take(&mut unit.forms);
-                let vars = std::mem::take(&mut unit.vars);
-                drop(unit);
-                if expanded.is_err() && world.interrupted.load(Relaxed) {
-                    return Err(Stopped::Outcome(Outcome::Interrupted));
-                }
-                let codes = compile::compile(&compiler, &vars, &expanded?);
-                codes.map_err(|(message, at)| {
-                    SyntaxError { message, file: file.clone(), at, incomplete: false }.into()
-                })
-            })?;
-            vm.nested(|vm| {
-                vm.make_cells()?;
-                vm.place(&codes, forms, file)
-            })?;
-            Ok(())
-        });
+        let result = self.compile_claimed(forms, form, env, file);
         forms.truncate(before);
         result
+    }
+
+    fn compile_claimed(
+        &mut self,
+        forms: &mut Forms,
+        form: Id,
+        env: u32,
+        file: &Arc<str>,
+    ) -> Result<(), Stopped> {
+        let _claim = self.claim()?;
+        let world = self.world.clone();
+        // Forms and code are outside of the heap, and may take long: a text of any length may be included.
+        let codes = self.watched(|watch| {
+            let mut compiler = world.compiler.lock().expect("nobody panics with the compiler");
+            let mut unit = Unit::new(&mut compiler, std::mem::take(forms), file.clone(), *watch);
+            let expanded = expand(&mut unit, form, env);
+            *forms = std::mem::take(&mut unit.forms);
+            let vars = std::mem::take(&mut unit.vars);
+            drop(unit);
+            let expanded = match expanded {
+                Ok(expanded) => expanded,
+                Err(Unexpanded::Wrong(error)) => return Ok(Err(error)),
+                Err(Unexpanded::Stopped) => return Err(large::Stopped),
+            };
+            match compile::compile(watch, &compiler, &vars, &expanded) {
+                Ok(codes) => Ok(Ok(codes)),
+                Err(Uncompiled::TooLarge(at)) => {
+                    let message = "this procedure is too large: divide it".to_string();
+                    Ok(Err(SyntaxError { message, file: file.clone(), at }))
+                }
+                Err(Uncompiled::Stopped) => Err(large::Stopped),
+            }
+        });
+        let codes = codes.map_err(|large::Stopped| Stopped::Outcome(self.end()))??;
+        self.nested(|vm| {
+            vm.make_cells()?;
+            vm.place(&codes, forms, file)
+        })?;
+        Ok(())
     }
 
     /// Makes cells for globals that have none.
@@ -335,8 +355,9 @@ impl<'s> Vm<'_, 's> {
     ) -> Result<(), Stopped> {
         let mut announced = false;
         for (index, &form) in all.iter().enumerate() {
-            self.announce_after_imports(&mut announced, &mut forms, &all[index..], env, file);
-            let outcome = match self.compile(&mut forms, form, env, file) {
+            let known =
+                self.announce_after_imports(&mut announced, &mut forms, &all[index..], env, file);
+            let outcome = match known.and_then(|()| self.compile(&mut forms, form, env, file)) {
                 Ok(()) => self.run(),
                 Err(Stopped::Outcome(outcome)) => outcome,
                 Err(wrong) => return Err(wrong),
@@ -344,8 +365,8 @@ impl<'s> Vm<'_, 's> {
             match self.world.ended(outcome) {
                 Outcome::Done => {
                     each(self);
-                    if self.is_to_end() {
-                        return Err(Stopped::Outcome(self.world.ended(Outcome::Interrupted)));
+                    if let Some(end) = self.wanted_end() {
+                        return Err(Stopped::Outcome(self.world.ended(end)));
                     }
                 }
                 outcome => return Err(Stopped::Outcome(outcome)),
@@ -362,16 +383,17 @@ impl<'s> Vm<'_, 's> {
         rest: &[Id],
         env: u32,
         file: &Arc<str>,
-    ) {
+    ) -> Result<(), Stopped> {
         if !*announced && !is_import(forms, rest[0]) {
             *announced = true;
+            let _claim = self.claim()?;
+            let mut compiler = self.world.compiler.lock().expect("nobody panics with the compiler");
             let taken = std::mem::take(forms);
-            *forms = self.with_compiler(|compiler| {
-                let mut unit = Unit::new(compiler, taken, file.clone());
-                unit.announce_definitions(rest, env);
-                std::mem::take(&mut unit.forms)
-            });
+            let mut unit = Unit::new(&mut compiler, taken, file.clone(), Watch::NOBODY);
+            unit.announce_definitions(rest, env);
+            *forms = std::mem::take(&mut unit.forms);
         }
+        Ok(())
     }
 
     /// Compiles the forms of a file: to RESULT goes a vector of procedures of no arguments, in the order of the forms, and
@@ -380,23 +402,26 @@ impl<'s> Vm<'_, 's> {
     /// # Errors
     /// The file cannot be read; the end of memory.
     pub fn compile_file(&mut self, path: &str, env: u32) -> Result<(), Failure> {
-        let failed = |why| Failure::Error("file", format!("load: {path}: {why}"));
-        let bytes = self.cx.blocking(|| std::fs::read(path)).map_err(failed)?;
         let file: Arc<str> = path.into();
-        let (mut forms, all, mut wrong) = match decode(bytes, path) {
-            Ok(text) => match self.watched(|watch| read_forms(watch, &text, &file)) {
-                Ok((forms, all, wrong)) => (forms, all, wrong.map(|error| ("read", error))),
-                // Whoever runs the machine sees why.
-                Err(large::Stopped) => return Ok(()),
-            },
-            Err(error) => (Forms::new(), Vec::new(), Some(("read", error))),
-        };
+        let read = self.watched(|watch| {
+            Ok(match contents(watch, path.as_ref())?.map(|bytes| decode(bytes, path)) {
+                Ok(Ok(text)) => Ok(read_forms(watch, &text, &file)?),
+                Ok(Err(wrong)) => Ok((Forms::new(), Vec::new(), Some(wrong))),
+                Err(why) => Err(why),
+            })
+        });
+        // Whoever runs the machine sees why.
+        let Ok(read) = read else { return Ok(()) };
+        let (mut forms, all, wrong) =
+            read.map_err(|why| Failure::Error("file", format!("load: {path}: {why}")))?;
+        let mut wrong = wrong.map(|error| ("read", error));
         let compiled = self.alloc_array(all.len())?;
         let mut count = 0;
         let mut announced = false;
         for (index, &form) in all.iter().enumerate() {
-            self.announce_after_imports(&mut announced, &mut forms, &all[index..], env, &file);
-            match self.compile(&mut forms, form, env, &file) {
+            let known =
+                self.announce_after_imports(&mut announced, &mut forms, &all[index..], env, &file);
+            match known.and_then(|()| self.compile(&mut forms, form, env, &file)) {
                 Ok(()) => {
                     let cx: &firn::Scope<'s> = self.cx;
                     let closure = self.registers.get(cx).load(cx, register::RESULT);
@@ -407,7 +432,7 @@ impl<'s> Vm<'_, 's> {
                     wrong = Some(("syntax", error));
                     break;
                 }
-                Err(Stopped::Outcome(_)) => return Err(Failure::OutOfMemory),
+                Err(Stopped::Outcome(outcome)) => return uncompiled(outcome),
             }
         }
         let shown = |error: SyntaxError| crate::trap::shortened(&error.to_string());
@@ -500,7 +525,7 @@ fn is_import(forms: &Forms, form: Id) -> bool {
     }
 }
 
-fn expand(unit: &mut Unit<'_>, form: Id, env: u32) -> Result<Expr, SyntaxError> {
+fn expand(unit: &mut Unit<'_>, form: Id, env: u32) -> Result<Expr, Unexpanded> {
     let mut exprs = Vec::new();
     unit.top_level(form, env, &mut exprs)?;
     Ok(match exprs.len() {
@@ -522,6 +547,16 @@ fn immediate_value<'m>(immediate: Immediate) -> Value<'m> {
         Immediate::Symbol(symbol) => Value::symbol(symbol),
         Immediate::Primitive(number) => Value::primitive(number),
         Immediate::Unbound => Value::UNBOUND,
+    }
+}
+
+/// What a builtin comes to that has compiled nothing, though nothing is wrong with the form.
+fn uncompiled(outcome: Outcome) -> Result<(), Failure> {
+    match outcome {
+        // Whoever runs the machine sees it too.
+        Outcome::Interrupted | Outcome::Terminated => Ok(()),
+        Outcome::OutOfMemory => Err(Failure::OutOfMemory),
+        outcome => Err(Failure::Error("error", format!("{outcome:?}"))),
     }
 }
 
@@ -551,8 +586,7 @@ pub fn compile_builtin<'m>(mem: Mem<'m, '_>, args: &[Value<'m>]) -> crate::trap:
                 Err(Failure::Error("syntax", error.message))
             }
             Err(Stopped::Syntax(error)) => Err(Failure::Error("syntax", error.to_string())),
-            Err(Stopped::Outcome(Outcome::OutOfMemory)) => Err(Failure::OutOfMemory),
-            Err(Stopped::Outcome(outcome)) => Err(Failure::Error("error", format!("{outcome:?}"))),
+            Err(Stopped::Outcome(outcome)) => uncompiled(outcome),
         }
     }))
     .into())

@@ -140,9 +140,17 @@ impl<'v, 's> Vm<'v, 's> {
         result
     }
 
+    /// How the program, or this thread of it, is to end, if somebody wants that.
+    pub(crate) fn wanted_end(&self) -> Option<Outcome> {
+        if self.world.interrupted.load(Relaxed) {
+            return Some(Outcome::Interrupted);
+        }
+        self.terminated.load(Relaxed).then_some(Outcome::Terminated)
+    }
+
     /// Whether the program, or this thread of it, is to end.
     pub(crate) fn is_to_end(&self) -> bool {
-        self.world.interrupted.load(Relaxed) || self.terminated.load(Relaxed)
+        self.wanted_end().is_some()
     }
 
     /// Sets a register.
@@ -379,11 +387,8 @@ impl<'v, 's> Vm<'v, 's> {
             };
             // In a stretch it is looked at now and then; there may be many short ones. What waits comes back now and then,
             // and is not through: see `port::PATIENCE`.
-            if self.world.interrupted.load(Relaxed) {
-                return Outcome::Interrupted;
-            }
-            if self.terminated.load(Relaxed) {
-                return Outcome::Terminated;
+            if let Some(end) = self.wanted_end() {
+                return end;
             }
             match done {
                 Ok(()) => {}

@@ -65,7 +65,7 @@
 (test "abc" (written 'abc))
 (test "hello world" (displayed '|hello world|))
 (test '|1| (read (open-input-string (written (string->symbol "1")))))
-(test '(|a b| |A| |.| |+1| |#x| |a\|b| |;|) (read (open-input-string (written '(|a b| |A| |.| |+1| |#x| |a\|b| |;|)))))
+(test '(|a b| |A| |.| |+1| |+i| |1@2| |#x| |a\|b| |;|) (read (open-input-string (written '(|a b| |A| |.| |+1| |+i| |1@2| |#x| |a\|b| |;|)))))
 (test '("a\nb\tc\\" #\x1 #\delete #\λ) (read (open-input-string (written '("a\nb\tc\\" #\x1 #\delete #\λ)))))
 (test "x" (test-output (lambda (p) (write-char #\x p))))
 (test "ab\n" (test-output (lambda (p) (write-string "ab" p) (newline p))))
