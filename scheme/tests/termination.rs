@@ -6,6 +6,7 @@
 
 mod support;
 
+use firn_scheme::port::{Stream, Streams};
 use firn_scheme::vm::Outcome;
 use firn_scheme::vm::load::Stopped;
 use nix::errno::Errno;
@@ -14,13 +15,11 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 use support::interpreter;
-
-use firn_scheme::port::{Stream, Streams};
 
 /// How long an end may take. What is to be ended takes longer, or never ends.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -89,7 +88,7 @@ enum Supply<'t> {
 }
 
 /// Opens the pipe when somebody reads from it, and writes. It is closed with the result, or was already.
-fn supply(pipe: &std::path::Path, supply: Supply<'_>) -> Option<File> {
+fn supply(pipe: &Path, supply: Supply<'_>) -> Option<File> {
     let mut writer = OpenOptions::new().write(true).open(pipe).expect("somebody reads");
     match supply {
         Supply::Endless => {
