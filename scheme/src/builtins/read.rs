@@ -16,7 +16,7 @@ use crate::mem::Mem;
 use crate::numbers::large::{Stopped, Watch};
 use crate::numbers::text::SHORT_TEXT;
 use crate::object::character;
-use crate::syntax::reader::{PIECE, ReadError, Reader, Source, Unread};
+use crate::syntax::reader::{PIECE, ReadError, Reader, Source};
 use crate::syntax::{Forms, Id};
 use crate::trap::{Result, Trap, TrapKind, error_of, named};
 use crate::value::Value;
@@ -91,8 +91,7 @@ fn look(
     }
     let result = match reader.read(&mut forms) {
         Ok(datum) => Ok(datum),
-        Err(Unread::Wrong(wrong)) => Err(wrong),
-        Err(Unread::Stopped) => return Err(Stopped),
+        Err(unread) => Err(unread.wrong()?),
     };
     let has_left_out = reader.has_left_out();
     Ok(Looked { forms, result, at: chars.at, hit_end: chars.hit_end, has_left_out })

@@ -9,7 +9,7 @@
 //! Used by the generator alone, which has one of these for each procedure that it is in the middle of.
 
 use super::ops::*;
-use super::{Code, Const, Place, Result, Uncompiled};
+use super::{Code, Const, Place, Result, TooLarge, Uncompiled};
 use crate::expand::VarId;
 use crate::symbol::Symbol;
 use crate::syntax::Location;
@@ -154,7 +154,7 @@ impl Function {
 
     /// Whether it still fits. The rest of one that does not is not even looked at: it may be very long.
     pub(super) fn check(&self) -> Result<()> {
-        self.too_large.map_or(Ok(()), |at| Err(Uncompiled::TooLarge(at)))
+        self.too_large.map_or(Ok(()), |at| Err(Uncompiled::Wrong(TooLarge(at))))
     }
 
     pub(super) fn finish(mut self, arity: u16) -> Result<Code> {

@@ -20,7 +20,7 @@ pub mod loops;
 pub mod ops;
 
 use crate::expand::{Compiler, Expr, GlobalId, Immediate, Var, VarId};
-use crate::numbers::large::{Stopped, Watch};
+use crate::numbers::large::{Unfinished, Watch};
 use crate::symbol::Symbol;
 use crate::syntax::{Id, Location};
 pub use function::MOST_REGISTERS;
@@ -60,20 +60,12 @@ pub struct Code {
     pub places: Vec<(usize, Location)>,
 }
 
-/// There is no code.
+/// The procedure at this place does not fit the instructions' operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Uncompiled {
-    /// The procedure at this place does not fit the instructions' operands.
-    TooLarge(Location),
-    /// Nobody wants it any more.
-    Stopped,
-}
+pub struct TooLarge(pub Location);
 
-impl From<Stopped> for Uncompiled {
-    fn from(_: Stopped) -> Uncompiled {
-        Uncompiled::Stopped
-    }
-}
+/// There is no code.
+pub type Uncompiled = Unfinished<TooLarge>;
 
 /// The result of compiling.
 pub type Result<T> = std::result::Result<T, Uncompiled>;

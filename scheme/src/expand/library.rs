@@ -1,9 +1,9 @@
 //! Libraries: `define-library`, `import`, `cond-expand`, `include`, and what the standard libraries export.
 
-use super::{Binding, Denotation, Expr, Result, Special, Unexpanded, Unit};
+use super::{Binding, Denotation, Expr, Result, Special, Unit};
 use crate::port::contents;
 use crate::symbol::Symbol;
-use crate::syntax::reader::{Reader, Text, Unread};
+use crate::syntax::reader::{Reader, Text};
 use crate::syntax::{FileName, Id, Ident, Node};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -204,8 +204,10 @@ impl Unit<'_> {
                     self.most_nodes += self.forms.len() - before;
                     return Ok(forms);
                 }
-                Err(Unread::Stopped) => return Err(Unexpanded::Stopped),
-                Err(Unread::Wrong(error)) => return self.error_at(error.at, error.message),
+                Err(unread) => {
+                    let error = unread.wrong()?;
+                    return self.error_at(error.at, error.message);
+                }
             }
         }
     }

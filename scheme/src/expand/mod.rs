@@ -18,7 +18,7 @@ mod quasiquote;
 pub mod rules;
 
 use crate::builtins::Builtin;
-use crate::numbers::large::{Stopped, Watch};
+use crate::numbers::large::{Unfinished, Watch};
 use crate::symbol::Symbol;
 use crate::syntax::{Forms, Id, Ident, Location, Node};
 use rules::Macro;
@@ -55,19 +55,7 @@ impl std::fmt::Display for SyntaxError {
 }
 
 /// There is no expansion.
-#[derive(Clone, Debug)]
-pub enum Unexpanded {
-    /// The program is wrong.
-    Wrong(SyntaxError),
-    /// Nobody wants it any more.
-    Stopped,
-}
-
-impl From<Stopped> for Unexpanded {
-    fn from(_: Stopped) -> Unexpanded {
-        Unexpanded::Stopped
-    }
-}
+pub type Unexpanded = Unfinished<SyntaxError>;
 
 /// The result of expanding.
 pub type Result<T> = std::result::Result<T, Unexpanded>;

@@ -21,6 +21,42 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
 
+/// There is no result, of what can also be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfinished<E> {
+    /// This is wrong.
+    Wrong(E),
+    /// Nobody wants it any more.
+    Stopped,
+}
+
+impl<E> Unfinished<E> {
+    /// What is wrong.
+    ///
+    /// # Errors
+    /// If it was stopped.
+    ///
+    /// # Examples
+    /// ```
+    /// use firn_scheme::numbers::large::{Stopped, Unfinished};
+    ///
+    /// assert_eq!(Unfinished::Wrong("a digit").wrong(), Ok("a digit"));
+    /// assert_eq!(Unfinished::<&str>::from(Stopped).wrong(), Err(Stopped));
+    /// ```
+    pub fn wrong(self) -> Result<E, Stopped> {
+        match self {
+            Unfinished::Wrong(error) => Ok(error),
+            Unfinished::Stopped => Err(Stopped),
+        }
+    }
+}
+
+impl<E> From<Stopped> for Unfinished<E> {
+    fn from(_: Stopped) -> Unfinished<E> {
+        Unfinished::Stopped
+    }
+}
+
 /// Whoever may end a computation: a flag each.
 #[derive(Clone, Copy)]
 pub struct Watch<'a>(&'a [&'a AtomicBool]);

@@ -4,7 +4,7 @@
 //! text is read for its structure only: that takes one pass over it, whatever numbers it denotes, and leaves nothing behind.
 
 use super::Forms;
-use super::reader::{Reader, Text, Unread};
+use super::reader::{Reader, Text};
 use crate::numbers::large::Watch;
 
 /// Whether the text ends between two data. A text with something wrong in it that no more text could mend is complete,
@@ -26,8 +26,7 @@ pub fn is_complete(text: &str) -> bool {
         match reader.read(&mut forms) {
             Ok(Some(_)) => forms.truncate(0),
             Ok(None) => return true,
-            Err(Unread::Wrong(wrong)) => return !wrong.incomplete,
-            Err(Unread::Stopped) => unreachable!("nobody stops it"),
+            Err(unread) => return !unread.wrong().expect("nobody stops it").incomplete,
         }
     }
 }

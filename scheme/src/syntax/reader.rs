@@ -8,7 +8,7 @@
 //! there is time; there a [`Watch`] can end it.
 
 use super::{FileName, Forms, Id, Ident, Location, Node};
-use crate::numbers::large::{Stopped, Watch};
+use crate::numbers::large::{Unfinished, Watch};
 use crate::numbers::long::Length;
 use crate::numbers::{Number, text};
 use crate::symbol::Symbol;
@@ -71,19 +71,7 @@ pub struct ReadError {
 }
 
 /// There is no datum.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unread {
-    /// The text is wrong.
-    Wrong(ReadError),
-    /// Nobody wants it any more.
-    Stopped,
-}
-
-impl From<Stopped> for Unread {
-    fn from(_: Stopped) -> Unread {
-        Unread::Stopped
-    }
-}
+pub type Unread = Unfinished<ReadError>;
 
 type Result<T> = std::result::Result<T, Unread>;
 

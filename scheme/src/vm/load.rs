@@ -2,7 +2,7 @@
 
 use super::{Failure, Outcome, Vm, register};
 use crate::compile::ops::code;
-use crate::compile::{self, Code, Const, Uncompiled};
+use crate::compile::{self, Code, Const, TooLarge};
 use crate::datum;
 use crate::expand::{Compiler, Expr, Immediate, SyntaxError, Unexpanded, Unit};
 use crate::mem::Mem;
@@ -10,7 +10,7 @@ use crate::numbers::large::{self, Watch};
 use crate::object::Cell;
 use crate::port::contents;
 use crate::symbol::Symbol;
-use crate::syntax::reader::{ReadError, Reader, Text, Unread};
+use crate::syntax::reader::{ReadError, Reader, Text};
 use crate::syntax::{Forms, Id, Ident, Location, Node};
 use crate::value::Value;
 use crate::world::World;
@@ -66,8 +66,7 @@ fn read_forms(watch: &Watch<'_>, text: &str, file: &Arc<str>) -> Result<Read, la
         match reader.read(&mut forms) {
             Ok(Some(form)) => all.push(form),
             Ok(None) => return Ok((forms, all, None)),
-            Err(Unread::Wrong(error)) => return Ok((forms, all, Some(read_error(error, file)))),
-            Err(Unread::Stopped) => return Err(large::Stopped),
+            Err(unread) => return Ok((forms, all, Some(read_error(unread.wrong()?, file)))),
         }
     }
 }
@@ -172,16 +171,15 @@ impl<'s> Vm<'_, 's> {
             drop(unit);
             let expanded = match expanded {
                 Ok(expanded) => expanded,
-                Err(Unexpanded::Wrong(error)) => return Ok(Err(error)),
-                Err(Unexpanded::Stopped) => return Err(large::Stopped),
+                Err(unexpanded) => return unexpanded.wrong().map(Err),
             };
             match compile::compile(watch, &compiler, &vars, &expanded) {
                 Ok(codes) => Ok(Ok(codes)),
-                Err(Uncompiled::TooLarge(at)) => {
+                Err(uncompiled) => {
+                    let TooLarge(at) = uncompiled.wrong()?;
                     let message = "this procedure is too large: divide it".to_string();
                     Ok(Err(SyntaxError { message, file: file.clone(), at }))
                 }
-                Err(Uncompiled::Stopped) => Err(large::Stopped),
             }
         });
         let codes = codes.map_err(|large::Stopped| Stopped::Outcome(self.end()))??;
