@@ -310,6 +310,7 @@ fn a_thread_that_waits_for_memory_says_how_long_and_for_how_much() {
         }
         cx.mutator_id()
     });
+    stream.wait_for_the_end();
     let mut waits = Vec::new();
     stream.each(|event| {
         if let Event::AllocStall { thread: who, begin, end, bytes } = *event {

@@ -44,6 +44,19 @@ impl Stream {
         assert!(!wait.timed_out(), "an event did not come");
     }
 
+    /// Waits until every cycle that has begun has ended too: whoever waited for memory goes on as soon as there is
+    /// some, which is before the end of the cycle that found it.
+    pub fn wait_for_the_end(&self) {
+        let begins = |entry: &Entry| matches!(entry.event, Event::CycleBegin { .. });
+        let ends = |entry: &Entry| matches!(entry.event, Event::CycleEnd { .. });
+        let under_way = |entries: &mut Vec<Entry>| {
+            entries.iter().rposition(begins) > entries.iter().rposition(ends)
+        };
+        let entries = self.entries.lock().unwrap();
+        let (_entries, wait) = self.came.wait_timeout_while(entries, PATIENCE, under_way).unwrap();
+        assert!(!wait.timed_out(), "a cycle did not end");
+    }
+
     /// Whether some event satisfies `what`.
     pub fn any(&self, what: impl Fn(&Event) -> bool) -> bool {
         self.entries.lock().unwrap().iter().any(|entry| what(&entry.event))
