@@ -37,8 +37,10 @@ use firn_heap::layout::{Header, LayoutId, Slot, Tracing};
 use firn_heap::space::Space;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// References that are being fetched at a time.
+/// Claimed objects whose headers are being fetched at a time.
 const RING: usize = 16;
+/// References whose mark bits are being fetched at a time.
+const AHEAD: usize = 32;
 /// Surplus addresses that make a marker share some when others are idle.
 const SHARE: usize = 2 * CAPACITY;
 /// Addresses a marker keeps to itself at most.
@@ -62,6 +64,10 @@ pub struct MarkShared {
 /// One marker's state. Memory is kept from cycle to cycle.
 pub struct Marker {
     stack: Vec<u64>,
+    /// References found, not looked at: the newest `pending` before place `next`, counted around.
+    ahead: [u64; AHEAD],
+    next: usize,
+    pending: usize,
     objects: u64,
     /// Large objects that have been marked, and whose ephemerons have not been looked up: those of a segment, and as
     /// many as have come since. More go to segments.
@@ -78,6 +84,9 @@ impl Default for Marker {
     fn default() -> Marker {
         Marker {
             stack: Vec::with_capacity(LOCAL + 1),
+            ahead: [0; AHEAD],
+            next: 0,
+            pending: 0,
             objects: 0,
             keys: Vec::with_capacity(2 * CAPACITY),
             found: Chain::default(),
@@ -183,6 +192,7 @@ impl Marker {
                 }
                 left -= cost;
                 self.visit::<false, CHECKED>(reach, address);
+                self.settle::<false>(reach);
             }
             if queued == 0 && self.keys.is_empty() {
                 return self.found.is_empty() && self.guarded.is_empty();
@@ -289,7 +299,7 @@ impl Marker {
                         self.hand_over(core);
                     }
                 }
-            } else if waiting == 0 {
+            } else if waiting == 0 && !self.settle::<SHARED>(reach) {
                 return;
             }
             turn += 1;
@@ -326,16 +336,60 @@ impl Marker {
             // that the header of an object published after the snapshot is seen too.
             let value = unsafe { &*slots.add(index) }.load(Ordering::Acquire);
             match slot {
-                Slot::Ref => self.consider::<SHARED, CHECKED>(reach, value),
+                Slot::Ref => self.look_ahead::<SHARED, CHECKED>(reach, value),
                 Slot::Tagged if descriptor.rule().is_reference(value) => {
-                    self.consider::<SHARED, CHECKED>(reach, descriptor.rule().address_of(value));
+                    self.look_ahead::<SHARED, CHECKED>(reach, descriptor.rule().address_of(value));
                 }
                 Slot::Tagged => {}
             }
         });
     }
 
+    /// Has the mark bits of the object at `address` fetched, and claims the object that was asked for longest ago.
+    #[inline(always)]
+    fn look_ahead<const SHARED: bool, const CHECKED: bool>(
+        &mut self,
+        reach: Reach<'_>,
+        address: u64,
+    ) {
+        if !reach.covers(address) {
+            return self.consider::<SHARED, CHECKED>(reach, address);
+        }
+        reach.space.blocks.prefetch((address as usize - reach.base) / WORD);
+        let place = self.next % AHEAD;
+        self.next = place + 1;
+        let oldest = std::mem::replace(&mut self.ahead[place], address);
+        if self.pending == AHEAD {
+            self.claim::<SHARED>(reach, oldest);
+        } else {
+            self.pending += 1;
+        }
+    }
+
+    /// Claims what is still being asked for; returns whether there was something.
+    fn settle<const SHARED: bool>(&mut self, reach: Reach<'_>) -> bool {
+        let pending = std::mem::take(&mut self.pending);
+        for number in 0..pending {
+            let oldest = self.ahead[(self.next + AHEAD - pending + number) % AHEAD];
+            self.claim::<SHARED>(reach, oldest);
+        }
+        pending > 0
+    }
+
     /// Claims an object by its first mark bit, and queues it if it was unmarked: each object is queued once.
+    #[inline(always)]
+    fn claim<const SHARED: bool>(&mut self, reach: Reach<'_>, address: u64) {
+        let word = (address as usize - reach.base) / WORD;
+        if !reach.space.blocks.mark_start::<SHARED>(word) {
+            return;
+        }
+        if self.stack.len() >= LOCAL {
+            self.hand_over(reach.core);
+        }
+        self.stack.push(address);
+    }
+
+    /// Marks the object at `address` and sees to it that what it refers to gets marked too.
     #[inline(always)]
     pub(crate) fn consider<const SHARED: bool, const CHECKED: bool>(
         &mut self,
@@ -343,14 +397,7 @@ impl Marker {
         address: u64,
     ) {
         if reach.covers(address) {
-            let word = (address as usize - reach.base) / WORD;
-            if !reach.space.blocks.mark_start::<SHARED>(word) {
-                return;
-            }
-            if self.stack.len() >= LOCAL {
-                self.hand_over(reach.core);
-            }
-            self.stack.push(address);
+            self.claim::<SHARED>(reach, address);
         } else if reach.space.large.contains(address as usize)
             && reach.space.large.mark(address as usize)
             && CHECKED

@@ -240,11 +240,13 @@ impl BlockTable {
 #[inline(always)]
 fn set<const SHARED: bool>(word: &AtomicU64, bits: u64) -> u64 {
     // Relaxed: marking publishes nothing through the bits; its end is a handshake.
-    if SHARED {
-        let seen = word.load(Ordering::Relaxed);
-        if seen & bits == bits { seen } else { word.fetch_or(bits, Ordering::Relaxed) }
+    let seen = word.load(Ordering::Relaxed);
+    if seen & bits == bits {
+        // Not written: most references lead to marked objects, and stores to lines all over the table would queue up.
+        seen
+    } else if SHARED {
+        word.fetch_or(bits, Ordering::Relaxed)
     } else {
-        let seen = word.load(Ordering::Relaxed);
         word.store(seen | bits, Ordering::Relaxed);
         seen
     }
