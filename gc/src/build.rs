@@ -6,7 +6,7 @@
 //!
 //! Three kinds of to-page:
 //! - *slid*: live words from one or more blocks, copied together, then walked object by object to
-//!   forward their references;
+//!   forward their references (`crate::forward`);
 //! - *dense*: one from-page as it is, of which the live objects are known from the bitmap;
 //! - *late*: one from-page as it is, allocated after marking began, of which all objects are live and are
 //!   found from the page's record.
@@ -17,8 +17,11 @@
 //!
 //! The hot functions are compiled twice on x86-64: for any processor, and for those with POPCNT and BMI.
 
+use crate::forward::Ahead;
+#[cfg(target_arch = "x86_64")]
+use crate::forward::has_bit_operations;
 use firn_heap::blocks::{BlockView, prefetch};
-use firn_heap::layout::{Descriptor, Header, LayoutId, Slot};
+use firn_heap::layout::{Descriptor, Header, LayoutId};
 use firn_heap::space::{Records, Space};
 use firn_heap::{BLOCK_BYTES, BLOCK_WORDS, WORD};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -96,6 +99,11 @@ impl PageKind {
 }
 
 impl<'a> Builder<'a> {
+    /// Lines that a faulting thread asks for.
+    pub const SOURCE: usize = 64;
+    /// Lines of the next page that are asked for while one is being built.
+    pub const NEXT: usize = 24;
+
     fn old_records(&self) -> &'a Records {
         self.space.records_at(self.view.from_records)
     }
@@ -128,12 +136,14 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Asks for the memory that building to-page `page` reads, as far as one page goes: all of it is on its way
-    /// before the first word is needed. (Asking for 24 lines and leaving the rest to the processor cost a
-    /// faulting thread 0.2 to 0.3 us more, of 1.2 us from the claim to the built page.)
+    /// Asks for the memory that building to-page `page` reads, `lines` lines of it.
+    ///
+    /// A faulting thread asks for a page ([`Builder::SOURCE`]), all of which is on its way then before the first word is needed:
+    /// leaving a part to the processor cost 0.2 to 0.3 us more, of 1.2 us from the claim to the built page. Who builds
+    /// page after page asks for the beginning of the next one ([`Builder::NEXT`]): the processor's own prefetching takes over, and
+    /// asking for more delays the page at hand.
     #[inline(always)]
-    pub fn prefetch_source(&self, page: usize) {
-        const LINES: usize = 64;
+    pub fn prefetch_source(&self, page: usize, lines: usize) {
         const LINE: usize = 64;
         let from = if page < self.view.marked_pages {
             let block = self.space.start(page).block;
@@ -145,7 +155,7 @@ impl<'a> Builder<'a> {
         } else {
             self.from_address(self.view.late_from_page(page, self.space.geometry.page))
         };
-        for line in 0..LINES {
+        for line in 0..lines {
             prefetch((from + line * LINE) as *const u8);
         }
     }
@@ -154,52 +164,6 @@ impl<'a> Builder<'a> {
     #[inline(always)]
     pub fn from_address(&self, page: usize) -> usize {
         self.view.read_base + page * self.space.geometry.page
-    }
-
-    /// Where the object at `value` is now; values outside the from-range stay as they are.
-    #[inline(always)]
-    pub fn forward(&self, value: u64) -> u64 {
-        let offset = (value as usize).wrapping_sub(self.view.old_base);
-        if offset >= self.view.old_top {
-            return value;
-        }
-        let page = self.space.geometry.page;
-        if offset >= self.view.late_from {
-            let late = self.view.marked_pages * page + (offset - self.view.late_from);
-            return (self.view.new_base + late) as u64;
-        }
-        (self.view.new_base + self.space.blocks.forward(offset / WORD) * WORD) as u64
-    }
-
-    #[inline(always)]
-    fn forward_slot(&self, descriptor: &Descriptor, slot: Slot, word: u64) -> u64 {
-        match slot {
-            Slot::Ref => self.forward(word),
-            Slot::Tagged => {
-                let rule = descriptor.rule();
-                if rule.is_reference(word) {
-                    rule.with_address(word, self.forward(rule.address_of(word)))
-                } else {
-                    word
-                }
-            }
-        }
-    }
-
-    /// Forwards the slots among words `from..to` of an object whose word `from` is at `at`.
-    #[inline(always)]
-    fn fix(&self, descriptor: &Descriptor, at: *const AtomicU64, from: usize, to: usize) {
-        descriptor.each_slot(from, to, |word, slot| {
-            // SAFETY: the caller gives a buffer or from-page that holds the object's words `from..to`
-            // from `at` on. Relaxed: a private buffer, or a from-page whose concurrent readers forward
-            // either value to the same.
-            let place = unsafe { &*at.add(word - from) };
-            let old = place.load(Ordering::Relaxed);
-            let new = self.forward_slot(descriptor, slot, old);
-            if new != old {
-                place.store(new, Ordering::Relaxed);
-            }
-        });
     }
 
     fn layout(&self, id: u16) -> &'a Descriptor {
@@ -215,10 +179,7 @@ impl<'a> Builder<'a> {
     /// uses.
     pub unsafe fn build(&self, page: usize, buffer: *mut u64) {
         #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("popcnt")
-            && std::arch::is_x86_feature_detected!("bmi1")
-            && std::arch::is_x86_feature_detected!("bmi2")
-        {
+        if has_bit_operations() {
             // SAFETY: the processor has what the function needs; the rest is the caller's promise.
             return unsafe { build_with_bit_operations(self, page, buffer) };
         }
@@ -265,20 +226,22 @@ impl<'a> Builder<'a> {
     #[inline(always)]
     fn fix_whole_page(&self, page: usize, at: *const AtomicU64) {
         let words = self.space.geometry.page_words;
+        let mut ahead = Ahead::new();
         if page >= self.view.marked_pages {
-            self.fix_late(page, at, words);
+            self.fix_late(&mut ahead, page, at, words);
         } else {
-            self.fix_dense(page, at, words);
+            self.fix_dense(&mut ahead, page, at, words);
         }
+        self.settle(ahead);
     }
 
     #[inline(always)]
-    fn fix_late(&self, page: usize, at: *const AtomicU64, words: usize) {
+    fn fix_late(&self, ahead: &mut Ahead, page: usize, at: *const AtomicU64, words: usize) {
         let from = self.view.late_from_page(page, self.space.geometry.page);
         let Some(record) = self.old_records().record(from) else { return };
         if record.layout != 0 {
             let distance = record.distance as usize;
-            self.fix(self.layout(record.layout), at, distance, distance + record.first);
+            self.fix(ahead, self.layout(record.layout), at, distance, distance + record.first);
         }
         let mut word = record.first;
         while word < words {
@@ -289,20 +252,20 @@ impl<'a> Builder<'a> {
             }
             let descriptor = self.layout(header.layout().0);
             let size = descriptor.words(header);
-            self.fix(descriptor, at.wrapping_add(word), 0, size.min(words - word));
+            self.fix(ahead, descriptor, at.wrapping_add(word), 0, size.min(words - word));
             word += size;
         }
     }
 
     #[inline(always)]
-    fn fix_dense(&self, page: usize, at: *const AtomicU64, words: usize) {
+    fn fix_dense(&self, ahead: &mut Ahead, page: usize, at: *const AtomicU64, words: usize) {
         let start = self.space.start(page);
         let per_page = words / BLOCK_WORDS;
         let first_block = start.block / per_page * per_page;
         if start.layout != 0 {
             let end = self.end_of_cover(first_block, words);
             let distance = start.distance as usize;
-            self.fix(self.layout(start.layout), at, distance, distance + end);
+            self.fix(ahead, self.layout(start.layout), at, distance, distance + end);
         }
         for index in 0..per_page {
             let mut starts = self.space.blocks.view(first_block + index).starts();
@@ -313,7 +276,7 @@ impl<'a> Builder<'a> {
                 let header = Header(unsafe { (*at.add(word)).load(Ordering::Relaxed) });
                 let descriptor = self.layout(header.layout().0);
                 let size = descriptor.words(header);
-                self.fix(descriptor, at.wrapping_add(word), 0, size.min(words - word));
+                self.fix(ahead, descriptor, at.wrapping_add(word), 0, size.min(words - word));
             }
         }
     }
@@ -401,10 +364,11 @@ impl<'a> Builder<'a> {
         filled: usize,
     ) {
         let at = buffer as *const AtomicU64;
+        let mut ahead = Ahead::new();
         let mut word = 0;
         if cover != 0 {
             word = self.cover_length(block, page_word, filled);
-            self.fix(self.layout(cover), at, distance, distance + word);
+            self.fix(&mut ahead, self.layout(cover), at, distance, distance + word);
         }
         while word < filled {
             // SAFETY: inside the filled part of the buffer.
@@ -412,10 +376,11 @@ impl<'a> Builder<'a> {
             let descriptor = self.layout(header.layout().0);
             let size = descriptor.words(header);
             if !descriptor.is_leaf() {
-                self.fix(descriptor, at.wrapping_add(word), 0, size.min(filled - word));
+                self.fix(&mut ahead, descriptor, at.wrapping_add(word), 0, size.min(filled - word));
             }
             word += size;
         }
+        self.settle(ahead);
     }
 
     /// Words at the page's start that belong to the object that covers it, at most `filled`.
@@ -490,7 +455,7 @@ mod tests {
         let blocks = space.blocks.len();
         for block in [0, blocks - 8, blocks - 7, blocks - 1] {
             space.set_start(0, PageStart { block, layout: 0, distance: 0 });
-            Builder { space: &space, view: &view }.prefetch_source(0);
+            Builder { space: &space, view: &view }.prefetch_source(0, Builder::SOURCE);
         }
     }
 }

@@ -9,6 +9,7 @@
 //! goes on to the handler that was there before.
 
 use crate::around::Wide;
+use crate::build::Builder;
 use crate::config::FaultOutcome;
 use crate::core::{Core, CoreError, phase};
 use crate::events::Event;
@@ -276,7 +277,7 @@ impl Core {
         self.space.prefetch_page(page);
         let begin = monotonic_ns();
         // SAFETY: a compaction is under way.
-        unsafe { self.builder() }.prefetch_source(page);
+        unsafe { self.builder() }.prefetch_source(page, Builder::SOURCE);
         let slot = self.faults.claim();
         let published = AtomicU64::new(0);
         let outcome = self.ensure(page, slot, &published);

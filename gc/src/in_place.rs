@@ -34,7 +34,7 @@ impl Core {
         let mut moving = 0;
         for page in pages.clone() {
             if page + 1 < pages.end {
-                builder.prefetch_source(page + 1);
+                builder.prefetch_source(page + 1, Builder::NEXT);
             }
             // SAFETY: claimed by this thread under its hazard; addresses are disjoint.
             unsafe { builder.fix_in_place(page) };

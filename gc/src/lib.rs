@@ -9,6 +9,7 @@
 //! | [`ephemerons`], `guardians` | what marking holds weakly, and what it brings back |
 //! | [`mod@plan`] | from the live bitmap to new addresses |
 //! | [`build`] | one to-page from its from-pages |
+//! | `forward` | a reference's new address, and all of an object's |
 //! | [`compact`], [`fault`] | building all of them; building those that mutators touch |
 //! | `around` | what a faulting thread builds together with its page |
 //! | `in_place`, `publish` | from-pages that become to-pages as they are; pages that are built elsewhere |
@@ -29,6 +30,7 @@ pub mod events;
 pub mod fault;
 #[doc(hidden)]
 pub mod floor;
+mod forward;
 mod guardians;
 mod in_place;
 pub mod install;

@@ -18,10 +18,10 @@
 //! has logged it may come out of a round with an empty log while the object waits in the other's: it is the final
 //! pause, where all logs are flushed at one moment, that proves them empty.
 //!
-//! **The loop.** An object is claimed by its first mark bit when a reference to it is found, and queued by the
-//! claimer; before its header is looked at (for the size, hence the last bit, and the slots) it spends some
-//! turns in a short ring while the header is being fetched. With one marker there are no atomic
-//! read-modify-writes.
+//! **The loop.** A reference that is found waits in a ring until the entry with its mark bit has been fetched; then the
+//! object is claimed by its first mark bit, and queued by the claimer. Before its header is looked at (for the
+//! size, hence the last bit, and the slots) it spends some turns in a second ring while the header is being fetched. With
+//! one marker there are no atomic read-modify-writes.
 //!
 //! **Weakly held objects** are [`crate::ephemerons`]' and `crate::guardians`': this file calls them for objects of
 //! their kinds, and, once there is something to be looked up for visited objects, in a variant of the loop of its

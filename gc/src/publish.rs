@@ -42,7 +42,7 @@ impl Core {
             let place = source + (page - pages.start) * bytes;
             if page + 1 < pages.end {
                 // The processor's own prefetching ends with each page of the from-range.
-                builder.prefetch_source(page + 1);
+                builder.prefetch_source(page + 1, Builder::NEXT);
             }
             // SAFETY: the caller's promise.
             unsafe { builder.build(page, place as *mut u64) };

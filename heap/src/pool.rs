@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Pages in a run: the bits of a word.
 pub const RUN: usize = 64;
+/// Runs below the newest that are looked at before all others.
+const NEAR: usize = 7;
 
 /// Free pages taken from a [`PagePool`]: up to 64 neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub struct PagePool {
     free: Table<AtomicU64>,
     count: AtomicUsize,
     cursor: AtomicUsize,
+    /// The run that became full last.
+    newest: AtomicUsize,
 }
 
 impl PagePool {
@@ -58,6 +62,7 @@ impl PagePool {
             free: Table::new(words, "firn free pages")?,
             count: AtomicUsize::new(0),
             cursor: AtomicUsize::new(0),
+            newest: AtomicUsize::new(0),
         })
     }
 
@@ -96,6 +101,10 @@ impl PagePool {
         // Release: pairs with the acquire in `take`: the taker sees the pages' last writes.
         let before = self.free[word].fetch_or(mask, Ordering::Release);
         debug_assert_eq!(before & mask, 0, "a page was freed twice");
+        if before | mask == u64::MAX {
+            // Relaxed: a hint.
+            self.newest.store(word, Ordering::Relaxed);
+        }
     }
 
     /// Takes up to 64 neighbouring free pages, at most `most`, preferring full runs; `None` if there
@@ -139,21 +148,29 @@ impl PagePool {
             return None;
         }
         let words = self.free.len();
+        // Relaxed: where to look first is a hint.
         let start = self.cursor.load(Ordering::Relaxed);
-        for step in 0..words {
-            let word = (start + step) % words;
-            if self.free[word].load(Ordering::Relaxed) != u64::MAX {
-                continue;
-            }
-            // Acquire: pairs with the release in `put_mask`.
-            let full =
-                self.free[word].compare_exchange(u64::MAX, 0, Ordering::Acquire, Ordering::Relaxed);
-            if full.is_ok() {
-                self.count.fetch_sub(RUN, Ordering::Relaxed);
-                return Some(Taken { first: word * RUN, mask: u64::MAX });
-            }
+        (0..words).find_map(|step| self.take_if_full((start + step) % words))
+    }
+
+    /// As [`PagePool::take_full_run`], but preferring the run that became full last, or one just below: of all
+    /// free pages those are the ones that are most likely to be in a cache still.
+    pub fn take_newest_run(&self) -> Option<Taken> {
+        // Relaxed: a hint.
+        let newest = self.newest.load(Ordering::Relaxed);
+        let mut near = (newest.saturating_sub(NEAR)..=newest).rev();
+        near.find_map(|word| self.take_if_full(word)).or_else(|| self.take_full_run())
+    }
+
+    fn take_if_full(&self, word: usize) -> Option<Taken> {
+        let free = &self.free[word];
+        if free.load(Ordering::Relaxed) != u64::MAX {
+            return None;
         }
-        None
+        // Acquire: pairs with the release in `put_mask`.
+        free.compare_exchange(u64::MAX, 0, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        self.count.fetch_sub(RUN, Ordering::Relaxed);
+        Some(Taken { first: word * RUN, mask: u64::MAX })
     }
 
     /// Takes up to `most` neighbouring runs of 64 free pages that are all there; returns the page numbers.
@@ -164,17 +181,9 @@ impl PagePool {
         let first = self.take_full_run()?.first;
         let mut end = first + RUN;
         while end < first + most * RUN && end / RUN < self.free.len() {
-            // Acquire: pairs with the release in `put_mask`.
-            let full = self.free[end / RUN].compare_exchange(
-                u64::MAX,
-                0,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            );
-            if full.is_err() {
+            if self.take_if_full(end / RUN).is_none() {
                 break;
             }
-            self.count.fetch_sub(RUN, Ordering::Relaxed);
             end += RUN;
         }
         self.cursor.store(end / RUN % self.free.len(), Ordering::Relaxed);
@@ -216,6 +225,26 @@ mod tests {
     }
 
     #[test]
+    fn the_run_that_became_full_last_comes_out_before_older_ones() {
+        let pool = PagePool::new(64 * 40).unwrap();
+        pool.put(64 * 20, 64 * 4);
+        pool.put(64 * 2, 64);
+        pool.put(64 * 30, 63);
+        let first = |taken: Option<Taken>| taken.map(|taken| taken.first / RUN);
+        assert_eq!(first(pool.take_newest_run()), Some(2));
+        pool.put(64 * 30 + 63, 1);
+        pool.put(64 * 33, 64 * 2 + 5);
+        // The two newest, then whatever there is; never one that is not full.
+        for expected in [34, 33, 30] {
+            assert_eq!(first(pool.take_newest_run()), Some(expected));
+        }
+        let mut rest: Vec<_> = std::iter::from_fn(|| first(pool.take_newest_run())).collect();
+        rest.sort_unstable();
+        assert_eq!(rest, [20, 21, 22, 23]);
+        assert_eq!(pool.count(), 5);
+    }
+
+    #[test]
     fn neighbouring_runs_come_out_together_up_to_a_gap() {
         let pool = PagePool::new(64 * 10).unwrap();
         pool.put(64, 64 * 5);
@@ -236,7 +265,11 @@ mod tests {
                 let (pool, owners) = (&pool, &owners);
                 scope.spawn(move || {
                     for turn in 0..20_000 {
-                        let taken = if turn % 3 == 0 { pool.take_full_run() } else { pool.take(7) };
+                        let taken = match turn % 3 {
+                            0 => pool.take_full_run(),
+                            1 => pool.take_newest_run(),
+                            _ => pool.take(7),
+                        };
                         let Some(taken) = taken else { continue };
                         for (page, count) in taken.runs() {
                             for page in page..page + count {

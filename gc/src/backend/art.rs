@@ -121,7 +121,7 @@ impl Backend for Art {
 
     fn staging(&self, space: &Space) -> Option<Staging> {
         let shadow = &space.ranges[SHADOW];
-        let taken = shadow.pool.take_full_run()?;
+        let taken = shadow.pool.take_newest_run()?;
         let address = shadow.base() + taken.first * space.geometry.page;
         Some(Staging { address, pages: RUN, pool: SHADOW })
     }

@@ -371,7 +371,7 @@ impl Backend for PingPong {
         let page = space.geometry.page;
         self.pools(space).into_iter().find_map(|pool| {
             let range = self.range(space, pool);
-            let taken = range.pool.take_full_run()?;
+            let taken = range.pool.take_newest_run()?;
             Some(Staging { address: range.base() + taken.first * page, pages: RUN, pool })
         })
     }
