@@ -18,7 +18,7 @@ use firn_heap::WORD;
 use firn_heap::layout::{Descriptor, Slot};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A slot that refers to the marked part of the from-range.
+/// A slot that refers to the from-range.
 #[derive(Clone, Copy)]
 struct Found {
     place: *const AtomicU64,
@@ -120,7 +120,7 @@ impl Builder<'_> {
     fn renew(&self, Found { place, word, address }: Found) {
         let new = self.forward(address);
         if new != address {
-            // What is not the address is in other bits, both before and after (`Descriptor::rule`).
+            // What is not the address is in other bits, both before and after (`TagRule::is_sound`).
             let renewed = word.wrapping_add(new.wrapping_sub(address));
             // SAFETY: the slot that `fix` read; as there.
             unsafe { &*place }.store(renewed, Ordering::Relaxed);

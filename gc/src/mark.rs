@@ -18,10 +18,12 @@
 //! has logged it may come out of a round with an empty log while the object waits in the other's: it is the final
 //! pause, where all logs are flushed at one moment, that proves them empty.
 //!
-//! **The loop.** A reference that is found waits in a ring until the entry with its mark bit has been fetched; then the
-//! object is claimed by its first mark bit, and queued by the claimer. Before its header is looked at (for the
-//! size, hence the last bit, and the slots) it spends some turns in a second ring while the header is being fetched. With
-//! one marker there are no atomic read-modify-writes.
+//! **The loop.** A reference found in a slot waits in a ring while the entry with its mark bit is being fetched, until
+//! some more have been found or there is nothing else to do; then the object is claimed by its first mark bit, and queued
+//! by the claimer. (All other references, roots among them, are claimed at once.) Before its header is looked at (for
+//! the size, hence the last bit, and the slots) it spends some turns in a second ring while the header is being
+//! fetched. With one marker there are no atomic read-modify-writes. Nothing waits in either ring when a marker takes
+//! a segment, gets idle, or has drained.
 //!
 //! **Weakly held objects** are [`crate::ephemerons`]' and `crate::guardians`': this file calls them for objects of
 //! their kinds, and, once there is something to be looked up for visited objects, in a variant of the loop of its
@@ -139,6 +141,7 @@ impl Marker {
             (false, false) => self.drain_as::<true, false>(core, shared, markers),
             (false, true) => self.drain_as::<true, true>(core, shared, markers),
         }
+        debug_assert_eq!(self.pending, 0, "a reference has not been looked at");
         core.ephemerons.gather(&mut self.found, std::mem::take(&mut self.steps));
         core.guarded.gather(&mut self.guarded);
         // Relaxed: read after the markers have been joined.
@@ -152,7 +155,7 @@ impl Marker {
 
     /// Whether something waits to be visited.
     pub(crate) fn has_work(&self) -> bool {
-        !self.stack.is_empty() || !self.keys.is_empty()
+        !self.stack.is_empty() || !self.keys.is_empty() || self.pending > 0
     }
 
     /// In the final pause: traces what is queued, if that is little. Returns whether marking is complete; if
@@ -230,6 +233,7 @@ impl Marker {
         core: &Core,
         reach: Reach<'_>,
     ) -> usize {
+        debug_assert_eq!(self.pending, 0, "a reference has not been looked at");
         let Some((segment, len, claimed)) = core.segments.take() else { return 0 };
         // SAFETY: this thread holds the segment, whose first `len` words were written.
         let words = unsafe { std::slice::from_raw_parts(core.segments.words(&segment), len) };

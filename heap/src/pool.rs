@@ -156,6 +156,9 @@ impl PagePool {
     /// As [`PagePool::take_full_run`], but preferring the run that became full last, or one just below: of all
     /// free pages those are the ones that are most likely to be in a cache still.
     pub fn take_newest_run(&self) -> Option<Taken> {
+        if self.count() < RUN {
+            return None;
+        }
         // Relaxed: a hint.
         let newest = self.newest.load(Ordering::Relaxed);
         let mut near = (newest.saturating_sub(NEAR)..=newest).rev();
