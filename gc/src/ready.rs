@@ -127,7 +127,7 @@ impl ReadyChunks {
     }
 
     /// The first page of the ready chunks if they are the last pages handed out, below `top`, without a gap.
-    /// Only with the world stopped.
+    /// Only with the world stopped, or for a rehearsal, which has no use for the answer.
     pub fn lowest(&self, top: usize) -> Option<usize> {
         // Relaxed, all: the world is stopped, and the producer waits for the pause to end.
         let head = self.head.load(Ordering::Relaxed);

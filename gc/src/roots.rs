@@ -158,6 +158,12 @@ impl GlobalRoots {
         }
     }
 
+    /// Looks at what a flip changes, so that it is in this processor's caches.
+    #[inline(always)]
+    pub fn rehearse_flip(&self) {
+        std::hint::black_box(self.parity());
+    }
+
     /// From now on addresses are those after one more flip. Only with the world stopped.
     pub fn flip(&self) {
         // Relaxed: the pause orders it.

@@ -47,6 +47,9 @@ pub trait Operations {
     fn stops(op: Self::Op) -> bool;
     /// One mutator's part: on its own thread, or on the requester's while the mutator is held.
     fn each(&self, op: Self::Op, mutator: &Self::Mutator);
+    /// Done by the requester before it asks, and by each running mutator after its own part: whatever makes `world` take less
+    /// time on the thread that arrives last. Nothing that anybody could see: other mutators may be running.
+    fn rehearse(&self, _op: Self::Op) {}
     /// The part with every mutator stopped. Runs under the safepoint lock.
     fn world(&self, op: Self::Op, mutators: &[Entry<Self::Mutator>]);
     /// One mutator's part after the release, before it runs any further.
@@ -203,6 +206,7 @@ impl<O: Operations> Safepoints<O> {
         let op = state.op.expect("a due mutator has a request");
         drop(state);
         ops.each(op, &slot.mutator);
+        ops.rehearse(op);
         let mut state = self.lock();
         let index = Self::index(&state, slot);
         state.entries[index].due = false;
@@ -282,6 +286,7 @@ impl<O: Operations> Safepoints<O> {
     /// Makes every mutator do its part of `op`, and for a pause runs `world` in between. Returns when
     /// all parts are done. One request at a time; the caller must not be an attached, running mutator.
     pub fn request(&self, ops: &O, op: O::Op) -> Times {
+        ops.rehearse(op);
         let mut state = self.lock();
         state.op = Some(op);
         state.stopping = O::stops(op);

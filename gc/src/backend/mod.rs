@@ -45,7 +45,8 @@ pub struct FlipPlan {
 impl FlipPlan {
     /// To-pages in all.
     pub fn total_pages(&self) -> usize {
-        self.marked_pages + (self.top_page - self.late_page)
+        // Saturating: a rehearsal does not stop the world, and may see an end of another moment.
+        self.marked_pages + self.top_page.saturating_sub(self.late_page)
     }
 
     /// Makes range `to_range` current and describes the compaction that follows. Its contents were seen at
@@ -53,12 +54,25 @@ impl FlipPlan {
     fn switch(
         &self,
         space: &Space,
+        ranges: (usize, usize),
+        old_base: usize,
+        read_base: usize,
+    ) -> View {
+        let view = self.view(space, ranges, old_base, read_base);
+        space.set_current(view.to_range, self.total_pages());
+        view
+    }
+
+    /// The compaction that follows, as [`FlipPlan::switch`] describes it.
+    fn view(
+        &self,
+        space: &Space,
         (from_range, to_range): (usize, usize),
         old_base: usize,
         read_base: usize,
     ) -> View {
         let page = space.geometry.page;
-        let view = View {
+        View {
             old_base,
             read_base,
             new_base: space.ranges[to_range].base(),
@@ -69,9 +83,7 @@ impl FlipPlan {
             from_range,
             from_records: space.records_index(),
             to_range,
-        };
-        space.set_current(to_range, self.total_pages());
-        view
+        }
     }
 }
 
@@ -131,6 +143,10 @@ pub trait Backend: Send + Sync {
 
     /// In the pause: makes the to-pages missing and the other range current.
     fn flip(&self, space: &Space, plan: &FlipPlan) -> Result<View, Errno>;
+
+    /// Before the pause, on any number of threads: goes through what [`Backend::flip`] does as far as that changes
+    /// nothing, so that it is in the processor's caches.
+    fn rehearse_flip(&self, _space: &Space, _plan: &FlipPlan) {}
 
     /// Whether all pages are to be built in the pause.
     fn builds_in_pause(&self) -> bool {

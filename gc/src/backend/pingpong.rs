@@ -23,6 +23,7 @@ use firn_heap::space::{Range, Space};
 use firn_heap::sys::Errno;
 use firn_heap::sys::map::{Advice, MapError, Reservation, advise, remap_dontunmap};
 use firn_heap::table::Table;
+use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The default back end.
@@ -175,6 +176,33 @@ impl PingPong {
         }
         have
     }
+
+    /// The flip; or, if it is not to `act`, what of it changes nothing. Never inlined: both are to be the same code.
+    #[inline(never)]
+    fn turn(&self, space: &Space, plan: &FlipPlan, act: bool) -> Result<View, Errno> {
+        let from_range = space.current_index();
+        let to_range = 1 - from_range;
+        // A thread that took part of a run puts the rest back in a second step, perhaps behind `prepare`'s
+        // back. Nobody is in between now, and the count is never below the pages that are there.
+        if space.ranges[to_range].pool.count() > 0 && act {
+            self.park(space, to_range, usize::MAX);
+        }
+        let mut read_base = space.ranges[from_range].base();
+        if let (Some(vault), true) = (&self.vault, act) {
+            space.uncommit(take_all(&space.ranges[from_range].pool));
+            // SAFETY: the world is stopped, the vault is empty, and from here on the from-range is
+            // read at the vault's addresses only.
+            unsafe { remap_dontunmap(read_base, space.geometry.range_bytes(), vault.base())? };
+            read_base = vault.base();
+        }
+        let old_base = space.ranges[from_range].base();
+        let ranges = (from_range, to_range);
+        Ok(if act {
+            plan.switch(space, ranges, old_base, read_base)
+        } else {
+            plan.view(space, ranges, old_base, read_base)
+        })
+    }
 }
 
 /// Pages that wait in the parking range for compaction to build in.
@@ -326,23 +354,11 @@ impl Backend for PingPong {
     }
 
     fn flip(&self, space: &Space, plan: &FlipPlan) -> Result<View, Errno> {
-        let from_range = space.current_index();
-        let to_range = 1 - from_range;
-        // A thread that took part of a run puts the rest back in a second step, perhaps behind `prepare`'s
-        // back. Nobody is in between now, and the count is never below the pages that are there.
-        if space.ranges[to_range].pool.count() > 0 {
-            self.park(space, to_range, usize::MAX);
-        }
-        let mut read_base = space.ranges[from_range].base();
-        if let Some(vault) = &self.vault {
-            space.uncommit(take_all(&space.ranges[from_range].pool));
-            // SAFETY: the world is stopped, the vault is empty, and from here on the from-range is
-            // read at the vault's addresses only.
-            unsafe { remap_dontunmap(read_base, space.geometry.range_bytes(), vault.base())? };
-            read_base = vault.base();
-        }
-        let old_base = space.ranges[from_range].base();
-        Ok(plan.switch(space, (from_range, to_range), old_base, read_base))
+        self.turn(space, plan, true)
+    }
+
+    fn rehearse_flip(&self, space: &Space, plan: &FlipPlan) {
+        let _ = black_box(self.turn(space, plan, false));
     }
 
     fn publish(
