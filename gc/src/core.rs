@@ -596,7 +596,7 @@ impl Core {
             top_page: self.ready.lowest(top).unwrap_or(top),
         };
         let Some(mutators) = mutators else {
-            // Before the flip, concurrently: nothing but atomics is read, and the plan need not be right.
+            // Before the flip, concurrently: only atomics are read, and what never changes; the plan need not be right.
             prefetch_for_write(self.view.get().cast());
             prefetch_for_write((&raw const self.phase).cast());
             self.roots.rehearse_flip();

@@ -129,7 +129,7 @@ impl ReadyChunks {
     /// The first page of the ready chunks if they are the last pages handed out, below `top`, without a gap.
     /// Only with the world stopped, or for a rehearsal, which has no use for the answer.
     pub fn lowest(&self, top: usize) -> Option<usize> {
-        // Relaxed, all: the world is stopped, and the producer waits for the pause to end.
+        // Relaxed, all: the world is stopped (or the answer is of no use), and the producer waits for the pause to end.
         let head = self.head.load(Ordering::Relaxed);
         let last = head < self.tail.load(Ordering::Relaxed)
             && head >= self.neighbours_from.load(Ordering::Relaxed)

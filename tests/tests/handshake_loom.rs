@@ -2,7 +2,7 @@
 //! a collector that makes requests, each part of a request is done exactly once, and nobody touches a
 //! mutator's state while somebody else may.
 //!
-//! Nor does anybody wait who need not: loom reports a deadlock then.
+//! Nor does anybody wait who need not: loom reports a deadlock then. And no rehearsal of a pause overlaps with a pause.
 //!
 //! The source file itself is compiled here, against loom's primitives. What a mutator owns is a loom cell, so two
 //! accesses that the handshake does not order fail the model by themselves.
@@ -10,7 +10,7 @@
 use loom::cell::UnsafeCell;
 use loom::thread;
 use safepoint::{Entry, Operations, Safepoints, Slot, Times};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 #[allow(dead_code)]
@@ -69,6 +69,12 @@ enum Op {
 std::thread_local! {
     /// `after` parts done in this run of the model, all threads of which share one thread of the system.
     static AFTERS: Cell<u32> = const { Cell::new(0) };
+    /// What pauses change and their rehearsals look at, in this run of the model.
+    static WORLD: RefCell<Arc<UnsafeCell<u32>>> = panic!("a meeting makes it");
+}
+
+fn world() -> Arc<UnsafeCell<u32>> {
+    WORLD.with_borrow(Arc::clone)
 }
 
 struct Ops;
@@ -88,7 +94,16 @@ impl Operations for Ops {
         });
     }
 
+    fn rehearse(&self, op: Op) {
+        if Self::stops(op) {
+            // SAFETY: only read, and written by pauses alone; loom fails the model if one may be under way.
+            world().with(|pauses| unsafe { pauses.read() });
+        }
+    }
+
     fn world(&self, _: Op, mutators: &[Entry<State>]) {
+        // SAFETY: a pause is alone; loom fails the model if it is not.
+        world().with_mut(|pauses| unsafe { *pauses += 1 });
         for entry in mutators {
             entry.mutator().change(|done| {
                 done.worlds += 1;
@@ -119,6 +134,7 @@ type Meeting = Arc<Safepoints<Ops>>;
 #[allow(clippy::arc_with_non_send_sync)]
 fn meeting() -> Meeting {
     AFTERS.set(0);
+    WORLD.set(Arc::new(UnsafeCell::new(0)));
     Arc::new(Safepoints::new())
 }
 

@@ -58,6 +58,7 @@ impl FlipPlan {
         old_base: usize,
         read_base: usize,
     ) -> View {
+        debug_assert!(self.top_page >= self.late_page, "{self:?}");
         let view = self.view(space, ranges, old_base, read_base);
         space.set_current(view.to_range, self.total_pages());
         view
